@@ -1,0 +1,62 @@
+"""ownlm: from raw text to a language model you own.
+
+    import ownlm
+    corpus = ownlm.prepare("my_texts/", output="corpus")
+    run = ownlm.pretrain(corpus, output="run", minutes=5)
+    model = ownlm.load(run)
+    print(model.generate("Once upon", max_length=100, temperature=0.7))
+
+Names and defaults are those of the command line. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ownlm.verbs._loaded import load
+    from ownlm.verbs.doctor import doctor
+    from ownlm.verbs.evaluate import evaluate
+    from ownlm.verbs.generate import generate
+    from ownlm.verbs.prepare import prepare
+    from ownlm.verbs.pretrain import pretrain
+    from ownlm.verbs.quickstart import quickstart
+    from ownlm.verbs.runs import runs
+    from ownlm.verbs.score import score
+
+__all__ = [
+    "Interrupted",
+    "OwnlmError",
+    "Refused",
+    "UsageError",
+    "__version__",
+    "doctor",
+    "evaluate",
+    "generate",
+    "load",
+    "prepare",
+    "pretrain",
+    "quickstart",
+    "runs",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from ownlm.verbs import VERBS, load_verb
+
+    if name == "load":
+        from ownlm.verbs._loaded import load
+
+        return load
+    if name in VERBS:
+        return load_verb(name)
+    raise AttributeError(f"module 'ownlm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What a person sees: messages, exit codes, tables, progress, and the command line built from plain functions."""

@@ -1,0 +1,69 @@
+"""Errors that say what, where, why and what to do (DESIGN: a message is never a bare traceback).
+
+Exit codes: 0 done, 1 something broke, 2 wrong arguments or settings file,
+3 data or a plan was refused, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_BROKE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+class OwnlmError(Exception):
+    """Something broke and a person can do something about it.
+
+    Args:
+        what: one sentence: what happened.
+        where: a file, `file:line`, or setting name; printed in front.
+        why: one sentence: the rule or cause behind it.
+        do: the command (or edit) that helps, ready to be typed.
+    """
+
+    exit_code = EXIT_BROKE
+
+    def __init__(self, what: str, *, where: object = None, why: str = "", do: str = "") -> None:
+        self.what, self.where, self.why, self.do = what, where, why, do
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where is not None else self.what
+        if self.why:
+            text += f" {self.why}"
+        if self.do:
+            text += f"\nTry: {self.do}"
+        return text
+
+
+class UsageError(OwnlmError):
+    """Wrong arguments, or a wrong settings file (exit code 2)."""
+
+    exit_code = EXIT_USAGE
+
+
+class Refused(OwnlmError):
+    """Data or a plan was looked at and refused (exit code 3)."""
+
+    exit_code = EXIT_REFUSED
+
+
+class Interrupted(OwnlmError):
+    """The user pressed Ctrl-C; the message says what was kept and how to go on (exit code 130)."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the closest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> UsageError:
+    """The error for an optional dependency that is not installed."""
+    return UsageError(
+        f"{purpose} needs the package {package}, which is not installed.",
+        do=f"pip install 'ownlm[{extra}]'",
+    )

@@ -1,0 +1,145 @@
+"""Where words go: results to stdout, everything else to stderr, no colour or bars off a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_console: Console | None = None
+_quiet = False
+_from_cli = False
+
+
+def console() -> Console:
+    """The rich console on stderr (made late: rich costs 30 ms, `--help` must stay quick)."""
+    global _console
+    if _console is None or _console.file is not sys.stderr:
+        from rich.console import Console
+
+        # Off a terminal rich would wrap at 80 columns: paths in logs must stay in one piece.
+        width = None if sys.stderr.isatty() else 200
+        _console = Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty(), width=width)
+    return _console
+
+
+def say(text: str = "", style: str | None = None) -> None:
+    """One line for the person, on stderr; silent with `--quiet`."""
+    if not _quiet:
+        console().print(text, style=style, markup=False)
+
+
+def warn(text: str) -> None:
+    """A line that must be seen, also with `--quiet`."""
+    console().print(f"warning: {text}", style="yellow", markup=False)
+
+
+def result(text: str, end: str = "\n") -> None:
+    """A result, on stdout, flushed at once so that pipes and readers see it."""
+    try:
+        sys.stdout.write(text + end)
+    except UnicodeEncodeError:  # a terminal in Latin-1 or GBK must not break a result
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write((text + end).encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def result_json(value: Any) -> None:
+    """A structured result on stdout as JSON (`--json`)."""
+    result(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = ()) -> None:
+    """A table on stderr: rounded lines on a terminal, aligned plain columns in a log.
+
+    Args:
+        title: a line above it.
+        headers: column names.
+        rows: cells, converted with `str`.
+        numeric: indexes of the columns that are aligned to the right.
+    """
+    if _quiet:
+        return
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, header in enumerate(headers):
+        shown.add_column(header, justify="right" if index in numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(_plain(cell) for cell in row))
+    console().print(shown)
+
+
+def _plain(cell: object) -> Any:
+    from rich.text import Text
+
+    return Text(str(cell))
+
+
+def next_commands(*commands: str) -> None:
+    """The closing lines of every verb: what to type next, with real paths."""
+    say()
+    say("Next:", style="bold")
+    for command in commands:
+        say(f"  {command}")
+
+
+@contextmanager
+def quiet(on: bool = True) -> Iterator[None]:
+    """Inside it `say` and `table` are silent (warnings are not)."""
+    global _quiet
+    before, _quiet = _quiet, on or _quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def is_quiet() -> bool:
+    """Whether `--quiet` is on."""
+    return _quiet
+
+
+def mark_cli() -> None:
+    """Called once by the command line: verbs then print their result, in Python they return it."""
+    global _from_cli
+    _from_cli = True
+
+
+def from_cli() -> bool:
+    """Whether the verb was typed in a shell."""
+    return _from_cli
+
+
+def human_bytes(count: float) -> str:
+    """1234567 -> '1.2 MB' (decimal units, as disks and networks are sold)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_count(count: float) -> str:
+    """10_312_704 -> '10.3M': sizes of models and numbers of tokens."""
+    for unit in ("", "k", "M", "B"):
+        if abs(count) < 1000:
+            return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g}T"
+
+
+def human_seconds(seconds: float) -> str:
+    """3725 -> '1 h 2 min'."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    hours = seconds / 3600
+    return f"{int(hours)} h {int(hours % 1 * 60)} min" if hours < 48 else f"{hours / 24:.1f} days"
