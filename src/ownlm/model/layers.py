@@ -1,0 +1,69 @@
+"""Norms, rotary positions and the MLP: the small parts of a block."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ownlm.model.config import ModelConfig
+
+ACTIVATIONS = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+class Norm(nn.Module):
+    """RMS norm x / sqrt(mean(x²) + eps) · w (Zhang & Sennrich 2019, eq. 4) or layer norm with bias."""
+
+    def __init__(self, config: ModelConfig, width: int, kind: str | None = None) -> None:
+        super().__init__()
+        self.kind, self.eps = kind or config.norm, config.norm_eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if self.kind == "layer" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        if self.kind == "layer":
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def rotary_tables(config: ModelConfig, length: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """(cos, sin), each [length, head_dim], in fp32: position p turns the pair (i, i + D/2) by p · theta^(-2i/D).
+
+    Su et al. 2021 (arXiv 2104.09864), eq. 34, in the half-split order of Hugging Face checkpoints.
+    """
+    half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
+    frequencies = config.rope_theta ** (-half / config.head_dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64, device=device), frequencies)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply the rotation; `cos` and `sin` broadcast against x."""
+    first, second = x_BHTD.chunk(2, dim=-1)
+    return x_BHTD * cos.to(x_BHTD.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x_BHTD.dtype)
+
+
+class MLP(nn.Module):
+    """Gated: down(act(gate(x)) · up(x)); plain: down(act(up(x)))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.mlp == "gated" else None
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """[B, T, C] -> [B, T, C]."""
+        if self.gate_proj is None:
+            return self.down_proj(self.activation(self.up_proj(x_BTC)))
+        return self.down_proj(self.activation(self.gate_proj(x_BTC)) * self.up_proj(x_BTC))
