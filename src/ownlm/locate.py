@@ -1,4 +1,7 @@
-"""Finding run folders: the newest one below a folder, all of them, or the one that a name stands for."""
+"""Finding run folders: the newest one below a folder, all of them, or the one that a name stands for.
+
+The file is not called `runs.py`: importing it would replace the verb `ownlm.runs` by a module.
+"""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ownlm import runs
+from ownlm import locate
 from ownlm.console.errors import Refused, UsageError
-from ownlm.runs import find_run, list_runs
+from ownlm.locate import find_run, list_runs
 
 
 def make_run(folder: Path, created: str, **facts: object) -> Path:
@@ -78,7 +78,7 @@ def test_a_broken_run_is_listed_with_its_problem(tmp_path):
 
 
 def test_a_huge_tree_is_not_walked_to_its_end_and_that_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "MAX_FOLDERS", 3)
+    monkeypatch.setattr(locate, "MAX_FOLDERS", 3)
     for name in "abcdef":
         make_run(tmp_path / name, "2026-01-01T00:00:00+00:00")
     assert len(list_runs(tmp_path)) == 2
