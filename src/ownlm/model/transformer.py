@@ -96,8 +96,7 @@ class Transformer(nn.Module):
                 raise ValueError(f"{length} tokens in a model made for {config.max_position_embeddings}")
         else:
             assert positions_BT is not None, "a cache needs positions"
-            real = positions_BT[positions_BT < cache.max_length]
-            end = int(real.max()) + 1 if real.numel() else 1
+            end = cache.slots_in_use(positions_BT)
         x_BTC = self.embedding(ids_BT)
         if self.position_embedding is not None:
             known = positions_BT if positions_BT is not None else torch.arange(length, device=ids_BT.device)
