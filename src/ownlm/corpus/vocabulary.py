@@ -1,0 +1,133 @@
+"""The bytes behind every id of a Hugging Face `tokenizer.json`, read from the file, never through decoded text.
+
+Decoded text cannot give them: a token may hold part of a character, and `decode` turns that into U+FFFD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+MAX_VOCABULARY = 4_000_000  # the largest published vocabulary is about 1,000,000
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte (Radford et al. 2019, `bytes_to_unicode`): character → byte."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(256 + position): byte for position, byte in enumerate(others)})
+    return alphabet
+
+
+def parts(section: dict[str, Any] | None, key: str) -> Iterator[dict[str, Any]]:
+    """The components of a pre-tokenizer, decoder or normalizer, sequences (nested too) laid flat."""
+    if section is None:
+        return
+    if section.get("type") == "Sequence":
+        for inner in section[key]:
+            yield from parts(inner, key)
+    else:
+        yield section
+
+
+def model_vocabulary(spec: dict[str, Any]) -> dict[str, int]:
+    """Token → id of the model part, whatever its kind (Unigram stores a list of pairs)."""
+    vocabulary = spec["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        return {token: index for index, (token, _) in enumerate(vocabulary)}
+    return vocabulary
+
+
+def token_bytes(spec: dict[str, Any]) -> list[bytes]:
+    """The bytes of each id, index = id; special tokens and unused ids are b"".
+
+    Args:
+        spec: the parsed `tokenizer.json`.
+    """
+    vocabulary = model_vocabulary(spec)
+    added = {token["id"]: token for token in spec.get("added_tokens", [])}
+    size = max([*vocabulary.values(), *added, -1]) + 1
+    if not 0 < size <= MAX_VOCABULARY or min([*vocabulary.values(), *added]) < 0:
+        raise ValueError(f"ids run up to {size - 1}, at most {MAX_VOCABULARY - 1} are read")
+    table = [b""] * size
+    convert = _converter(spec)
+    for token, index in vocabulary.items():
+        table[index] = convert(token)
+    for index, token in added.items():
+        table[index] = b"" if token["special"] else token["content"].encode("utf-8", "replace")
+    return table
+
+
+def _converter(spec: dict[str, Any]) -> Callable[[str], bytes]:
+    decoders = list(parts(spec.get("decoder"), "decoders"))
+    kinds = {decoder["type"] for decoder in decoders}
+    if "ByteLevel" in kinds or (not kinds and is_byte_level(spec)):
+        alphabet = byte_level_alphabet()
+
+        def from_byte_level(token: str) -> bytes:
+            try:
+                return bytes([alphabet[character] for character in token])
+            except KeyError:
+                return token.encode("utf-8", "replace")
+
+        return from_byte_level
+    replaced = [
+        (decoder["pattern"].get("String", ""), decoder["content"])
+        for decoder in decoders
+        if decoder["type"] == "Replace" and decoder["pattern"].get("String")
+    ]
+    if "Metaspace" in kinds:
+        replaced.append((next(d for d in decoders if d["type"] == "Metaspace")["replacement"], " "))
+    byte_tokens = "ByteFallback" in kinds
+    wordpiece = spec["model"].get("type") == "WordPiece"
+    prefix = spec["model"].get("continuing_subword_prefix") or ""
+
+    def from_text(token: str) -> bytes:
+        byte = _BYTE_TOKEN.fullmatch(token) if byte_tokens else None
+        if byte:
+            return bytes([int(byte[1], 16)])
+        if wordpiece:
+            token = token[len(prefix) :] if prefix and token.startswith(prefix) else " " + token
+        for old, new in replaced:
+            token = token.replace(old, new)
+        return token.encode("utf-8", "replace")
+
+    return from_text
+
+
+def is_byte_level(spec: dict[str, Any]) -> bool:
+    """Whether the vocabulary is written in GPT-2's byte alphabet."""
+    return any(part["type"] == "ByteLevel" for part in parts(spec.get("pre_tokenizer"), "pretokenizers"))
+
+
+def leading_spaces_stripped(spec: dict[str, Any]) -> int:
+    """How many spaces decoding removes at the start (sentencepiece vocabularies put one in front of a text)."""
+    for part in parts(spec.get("decoder"), "decoders"):
+        if part["type"] == "Strip" and part["content"] == " ":
+            return int(part["start"])
+        if part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never":
+            return 1
+    return 1 if spec["model"].get("type") == "WordPiece" else 0
+
+
+def kind(spec: dict[str, Any], special_tokens: Sequence[str]) -> str:
+    """'bpe', 'char' or 'word' for the vocabularies trained here, 'given' for any other.
+
+    Args:
+        spec: the parsed `tokenizer.json`.
+        special_tokens: the reserved tokens, which ours have as ids 0, 1, 2, ...
+    """
+    first = {token["id"]: token["content"] for token in spec.get("added_tokens", [])}
+    if [first.get(index) for index in range(len(special_tokens))] != list(special_tokens):
+        return "given"
+    model = spec["model"]
+    if model["type"] != "BPE" or spec.get("normalizer") is not None:
+        return "given"
+    if not model["byte_fallback"]:
+        return "bpe" if is_byte_level(spec) else "given"
+    if model["merges"]:
+        return "given"
+    return "word" if model["ignore_merges"] and spec.get("pre_tokenizer") else "char"
