@@ -1,0 +1,51 @@
+"""log.jsonl: one JSON line a step, the truth about a run. Lines after a checkpoint are cut when it is resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+
+class RunLog:
+    """Appends lines and flushes each, so that a kill loses none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, **values: Any) -> None:
+        """One line: {"kind": kind, **values}; floats are rounded to what is meaningful."""
+        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        self._file.write(json.dumps({"kind": kind, **rounded}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log (a half last line, left by a kill, is not one)."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def cut_log(path: Path, step: int) -> int:
+    """Keep the lines up to and including `step`; returns how many were cut."""
+    lines = read_log(path)
+    kept = [line for line in lines if line.get("step", 0) <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)
+    return len(lines) - len(kept)

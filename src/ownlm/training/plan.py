@@ -1,0 +1,163 @@
+"""What is decided before step 1, by rules over settings, sizes and CPU flags; written to run.json and read on resume.
+
+The one thing measured is the speed, and only for `--minutes`: it becomes `max_steps` once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ownlm.console.errors import Refused, UsageError
+from ownlm.model.config import ModelConfig
+
+DECAY_SHARE = 0.4  # of the steps: long decays won every time at these sizes (docs/log.md)
+WARMUP_STEPS = 20  # Muon's steps have a bounded size, so a short warm-up is enough
+EVAL_SHARE = 0.04  # of the training time may go into validation (the promise is 5 %)
+EVAL_ROWS = 32  # validation blocks looked at every time
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A run, decided. `rows_per_step` rows of `context` tokens a step, in micro-batches.
+
+    `flops_per_token` is the cost of training on one token, `peak_flops` the matmul rate measured at the start:
+    together they give the model FLOPs utilisation (MFU) of a step. `learning_rate` is AdamW's peak (embeddings,
+    head, norms), `muon_learning_rate` that of the matrices.
+    """
+
+    max_steps: int
+    context: int
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    muon_learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+    warmup_steps: int
+    decay_steps: int
+    eval_steps: int
+    eval_rows: int
+    save_steps: int
+    save_total_limit: int
+    sample_steps: list[int]
+    sample_prompt: str
+    seed: int
+    dtype: str
+    device: str
+    threads: int
+    flops_per_token: float
+    peak_flops: float
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of all micro-batches together."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens predicted in a step."""
+        return self.rows_per_step * self.context
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json."""
+        return dataclasses.asdict(self) | {"tokens_per_step": self.tokens_per_step}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> TrainPlan:
+        """From run.json."""
+        return cls(**{field.name: content[field.name] for field in dataclasses.fields(cls)})
+
+    def with_steps(self, max_steps: int, *, warmup_steps: int | None, eval_steps: int | None, save_steps: int | None) -> TrainPlan:
+        """The plan for a number of steps: everything that follows from it."""
+        if max_steps < 0:
+            raise UsageError(f"max_steps is {max_steps}.", where="--max-steps")
+        if warmup_steps is not None and warmup_steps >= max(max_steps, 1):
+            raise UsageError(f"{warmup_steps} warm-up steps in a run of {max_steps}.", where="--warmup-steps")
+        warmup = min(WARMUP_STEPS, max_steps // 10) if warmup_steps is None else warmup_steps
+        # One validation costs a third of a training step a row (forward only), so this keeps it under EVAL_SHARE.
+        least = math.ceil(self.eval_rows / (3 * EVAL_SHARE * self.rows_per_step))
+        return dataclasses.replace(
+            self,
+            max_steps=max_steps,
+            warmup_steps=warmup,
+            decay_steps=max(1, min(max_steps - warmup, round(max_steps * DECAY_SHARE))),
+            eval_steps=max(least, max_steps // 20) if eval_steps is None else eval_steps,
+            # A kill costs at most a tenth of the run; saving takes well under a second at these sizes.
+            save_steps=max(50, math.ceil(max_steps / 10)) if save_steps is None else save_steps,
+        )
+
+
+def rows_for(tokens_per_step: int, context: int, micro_batch: int | None, accumulation: int | None) -> tuple[int, int]:
+    """(micro-batch rows, accumulation steps): the given numbers, else the rule's tokens a step in one micro-batch."""
+    for name, value in (("per-device-train-batch-size", micro_batch), ("gradient-accumulation-steps", accumulation)):
+        if value is not None and value < 1:
+            raise UsageError(f"{value} is not a positive number.", where=f"--{name}")
+    if micro_batch is not None:
+        return micro_batch, accumulation or 1
+    rows = max(1, round(tokens_per_step / context))
+    return max(1, rows // (accumulation or 1)), accumulation or 1
+
+
+def tokens_per_step_for(config: ModelConfig, planned_seconds: float | None) -> int:
+    """Tokens of a batch: small batches make more updates a minute, large ones make Muon's iterations cheap.
+
+    Muon costs about 4.2 · width / tokens of a step's arithmetic, so the batch grows with the width; measured on
+    books and source code at 2 to 10 minutes (docs/log.md).
+    """
+    tokens = 2048 if config.hidden_size <= 192 else 4096 if config.hidden_size <= 384 else 8192
+    if planned_seconds is not None and planned_seconds > 1800:
+        tokens *= 2
+    return tokens if config.hidden_size < 768 else 32_768
+
+
+def steps_for(
+    *, max_steps: int | None, tokens: int | None, epochs: float | None, tokens_per_step: int, tokens_per_epoch: int
+) -> int | None:
+    """The number of steps that was asked for, or None when only minutes were."""
+    if max_steps is not None:
+        return max_steps
+    if tokens is not None:
+        return math.ceil(tokens / tokens_per_step)
+    if epochs is not None:
+        return max(1, round(epochs * tokens_per_epoch / tokens_per_step))
+    return None
+
+
+def one_length(**given: object) -> None:
+    """At most one of the ways to say how long to train."""
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        options = " and ".join("--" + name.replace("_", "-") for name in named)
+        raise UsageError(f"{options} all say how long to train.", do="give one of them")
+
+
+def parse_count(text: str, where: str) -> int:
+    """'10M' -> 10,000,000; also k, B and plain digits."""
+    units = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+    stripped = text.strip().lower().replace("_", "").replace(",", "")
+    factor = units.get(stripped[-1:], 1)
+    number = stripped[:-1] if stripped[-1:] in units else stripped
+    try:
+        count = int(float(number) * factor)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a number of tokens.", where=where, do=f"{where} 10M") from None
+    if count < 1:
+        raise UsageError(f"{text!r} tokens is nothing to train on.", where=where)
+    return count
+
+
+def check_memory(config: ModelConfig, rows: int, context: int, available: int) -> None:
+    """Refuse a plan that cannot fit, with what would."""
+    parts = config.training_memory(rows, context)
+    needed = sum(parts.values())
+    if needed <= available * 0.95:
+        return
+    listed = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in parts.items())
+    raise Refused(
+        f"training needs about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are free ({listed}).",
+        why="Predicted from the sizes, before anything was allocated.",
+        do=f"--per-device-train-batch-size {max(1, rows // 4)} --gradient-accumulation-steps 4, or a smaller --size",
+    )

@@ -1,0 +1,173 @@
+"""The run folder: run.json, the model card, and the rules about which folders may be written to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ownlm import __version__
+from ownlm.console.errors import Refused, UsageError
+from ownlm.model.checkpoint import write_json
+
+FORMAT = "ownlm run 1"
+
+
+class Run:
+    """A run folder on disk; `os.fspath` gives its path, so it can be passed on to every verb."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: dict[str, Any] = read_run(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The metrics of the full validation pass: loss, perplexity, bits_per_byte; empty before it."""
+        return self.content.get("result", {})
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """run.json of a run folder."""
+    file = path / "run.json"
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError("not a run folder (no run.json).", where=path, do="ownlm runs") from None
+    except ValueError as error:
+        raise Refused(f"not valid JSON: {error}.", where=file) from None
+    return content
+
+
+def write_run(path: Path, content: dict[str, Any]) -> None:
+    """Write run.json atomically."""
+    write_json(path / "run.json", content)
+
+
+def claim_output(path: Path, overwrite: bool) -> None:
+    """Make the output folder; a folder with other content is never touched.
+
+    Raises:
+        UsageError: it holds a run (without `overwrite`), or files that are not a run.
+    """
+    if not path.exists():
+        path.mkdir(parents=True)
+        return
+    if not path.is_dir():
+        raise UsageError("the output is a file, a folder is needed.", where=path, do="another -o")
+    if not any(path.iterdir()):
+        return
+    if not (path / "run.json").exists():
+        raise UsageError("the output folder holds other files; nothing was touched.", where=path, do="an empty or new folder for -o")
+    if not overwrite:
+        done = read_run(path).get("finished")
+        raise UsageError(
+            "there is a run in this folder already." if done else "there is an unfinished run in this folder.",
+            where=path,
+            do="another -o, or --overwrite" if done else "--resume to go on with it, or --overwrite",
+        )
+    for name in ("checkpoints",):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in ("run.json", "log.jsonl", "report.html", "facts.json", "model.safetensors", "config.json", "README.md"):
+        (path / name).unlink(missing_ok=True)
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """What the run ran on; nothing personal (no user, host or path)."""
+    import numpy
+    import torch
+
+    from ownlm.machine.cpu import cpu_name
+
+    return {
+        "ownlm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "threads": threads,
+    }
+
+
+def command_line() -> str:
+    """The command as it was typed, or 'Python' when the verb was called from a program."""
+    from ownlm.console.output import from_cli
+
+    return "ownlm " + " ".join(_quoted(a) for a in sys.argv[1:]) if from_cli() else "Python: ownlm.pretrain(...)"
+
+
+def _quoted(argument: str) -> str:
+    if sys.platform == "win32":
+        return f'"{argument}"' if " " in argument else argument
+    import shlex
+
+    return shlex.quote(argument)
+
+
+def repeat_command(corpus: Path, output: Path, settings: dict[str, Any], plan: Any, size: str) -> str:
+    """The `--max-steps` command that trains the same bits again on this machine."""
+    from ownlm.console.command import option_name
+
+    words = ["ownlm pretrain", _quoted(os.fspath(corpus)), "-o", _quoted(str(output) + "-again"), "--size", size]
+    words += ["--max-steps", str(plan.max_steps), "--context", str(plan.context)]
+    words += ["--per-device-train-batch-size", str(plan.per_device_train_batch_size)]
+    words += ["--gradient-accumulation-steps", str(plan.gradient_accumulation_steps)]
+    skip = {"corpus", "output", "size", "minutes", "max_steps", "tokens", "num_train_epochs", "context", "config", "json",
+            "per_device_train_batch_size", "gradient_accumulation_steps", "resume", "overwrite"}  # fmt: skip
+    for name, (value, default) in settings.items():
+        if name in skip or value == default:
+            continue
+        values = value if isinstance(value, list) else [value]
+        for one in values:
+            words += [option_name(name)] if one is True else [option_name(name), _quoted(str(one))]
+    return " ".join(words)
+
+
+def write_model_card(path: Path, run: dict[str, Any]) -> None:
+    """README.md in the hub's form: what the model is, was trained on, scores, and what it is not for."""
+    model, data, plan = run["model"], run["data"], run["plan"]
+    result = run.get("result") or {}
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [ownlm]",
+        "---",
+        f"# {path.resolve().name}",
+        "",
+        f"A language model of {model['parameters']:,} parameters ({model['embedding_parameters']:,} of them embeddings and head), "
+        f"architecture {model['architecture']}, trained from "
+        + ("random weights" if not run["settings"].get("from_") else f"`{run['settings']['from_']}`")
+        + f" with ownlm {run['ownlm']}. It continues text; it was not taught to answer or to follow instructions.",
+        "",
+        "## Training",
+        f"- text: {data['train_bytes']:,} bytes, {data['train_tokens']:,} tokens; corpus hash `{data['hash'][:16]}`",
+        f"- steps: {plan['max_steps']:,} of {plan['tokens_per_step']:,} tokens, context {plan['context']}, seed {plan['seed']}, {plan['dtype']} products",
+        f"- time: {run['cost']['seconds']:.0f} s on {run['environment']['gpu'] or run['environment']['cpu']}",
+        f"- repeat: `{run['repeat']}`",
+        "",
+    ]
+    if result:
+        bits = result["bits_per_byte"]
+        lines += [
+            "## Measured",
+            f"Bits per byte on the held-out text: {bits['value']:.4f} (95 % interval {bits['low']:.4f} to {bits['high']:.4f}, {bits['n']} documents or blocks).",
+            "",
+        ]
+    lines += [
+        "## Limits",
+        "It knows the style and vocabulary of its training text, not facts. Check what it writes before you use it.",
+        "",
+    ]
+    (path / "README.md").write_text("\n".join(lines), encoding="utf-8")

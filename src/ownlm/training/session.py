@@ -1,0 +1,350 @@
+"""A pretraining run from settings to the finished folder: plan, train, write the model, score it, report."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ownlm import __version__
+from ownlm.console import output as out
+from ownlm.console.errors import Interrupted, Refused, UsageError
+from ownlm.console.progress import Progress
+from ownlm.corpus.batches import Batches
+from ownlm.corpus.shards import Corpus
+from ownlm.machine.cpu import available_memory, num_cores
+from ownlm.machine.measure import matmul_rate
+from ownlm.model.checkpoint import load_config, save_model, write_json
+from ownlm.model.config import ModelConfig
+from ownlm.training import setup
+from ownlm.training.checkpoint import checkpoints, load_checkpoint, token_ids
+from ownlm.training.log import cut_log
+from ownlm.training.loop import Trainer
+from ownlm.training.plan import EVAL_ROWS, TrainPlan, check_memory, one_length, parse_count, rows_for, steps_for, tokens_per_step_for
+from ownlm.training.run_folder import (
+    FORMAT,
+    Run,
+    claim_output,
+    command_line,
+    environment,
+    read_run,
+    repeat_command,
+    write_model_card,
+    write_run,
+)
+
+DEFAULT_MINUTES = 10.0
+SAMPLE_TOKENS = 60
+FINISH_SECONDS = 2.0  # writing the model, the card and the last log lines
+MATMUL_SIZE = 1024
+
+
+class Session:
+    """One run.
+
+    Args:
+        settings: the resolved arguments of the verb, by name.
+        started: `time.monotonic()` of the command's start; `--minutes` counts from there.
+    """
+
+    def __init__(self, settings: dict[str, Any], started: float) -> None:
+        self.settings, self.started = settings, started
+        self.output = Path(settings["output"])
+        setup.refuse_many_processes()
+
+    def start(self) -> Run:
+        """A new run, to its end."""
+        given = self.settings
+        one_length(minutes=given["minutes"], max_steps=given["max_steps"], num_train_epochs=given["num_train_epochs"], tokens=given["tokens"])
+        tokens = parse_count(given["tokens"], "--tokens") if given["tokens"] is not None else None
+        minutes = given["minutes"]
+        if minutes is not None and minutes <= 0:
+            raise UsageError(f"{minutes} minutes are no time to train.", where="--minutes")
+        if all(given[name] is None for name in ("minutes", "max_steps", "num_train_epochs", "tokens")):
+            minutes = DEFAULT_MINUTES
+            out.say(f"No length given: training for {minutes:g} minutes (--minutes, --max-steps, --num-train-epochs or --tokens).")
+        corpus = Corpus.open(Path(given["corpus"]))
+        start = self._start_model(corpus)
+        seconds = minutes * 60 if minutes is not None else None
+        config, draft, size = self._draft(corpus, start, seconds)
+        check_memory(config, draft.per_device_train_batch_size, draft.context, available_memory())
+        claim_output(self.output, given["overwrite"])
+        batches = Batches(corpus.split("train"), draft.context, draft.rows_per_step, draft.seed)
+        steps = steps_for(
+            max_steps=given["max_steps"],
+            tokens=tokens,
+            epochs=given["num_train_epochs"],
+            tokens_per_step=draft.tokens_per_step,
+            tokens_per_epoch=batches.tokens_per_epoch,
+        )
+        chosen = {name: given[name] for name in ("warmup_steps", "eval_steps", "save_steps")}
+        per_step = 0.0
+        if steps is None:
+            assert seconds is not None
+            trial = setup.build_trainer(corpus, config, draft.with_steps(1000, warmup_steps=None, eval_steps=None, save_steps=None), self.output, start)
+            left = seconds - (time.monotonic() - self.started) - FINISH_SECONDS
+            steps, per_step = setup.calibrated_steps(trial, left - setup.CALIBRATION_SECONDS / 2)
+            del trial
+        plan = draft.with_steps(steps, **chosen)
+        plan = self._with_samples(plan, per_step)
+        content = self._describe(corpus, config, plan, size)
+        self._prepare_folder(corpus, config, content)
+        trainer = setup.build_trainer(corpus, config, plan, self.output, start)
+        self._announce(corpus, config, plan, size, batches)
+        return self._train(trainer, corpus, content)
+
+    def resume(self) -> Run:
+        """Go on with the unfinished run in the output folder, as if it had never stopped."""
+        content = read_run(self.output)
+        self._refuse_changes(content)
+        if content.get("finished"):
+            raise UsageError("this run is finished.", where=self.output, do=f"ownlm pretrain CORPUS --from {self.output} -o another-run")
+        corpus = Corpus.open(Path(self.settings["corpus"]))
+        if corpus.manifest["hash"] != content["data"]["hash"]:
+            raise Refused("the corpus is not the one this run was trained on.", where=corpus.path, why="Its hash differs from run.json.")
+        plan = TrainPlan.from_json(content["plan"])
+        found = checkpoints(self.output)
+        config = load_config(found[-1] if found else self.output)
+        trainer = setup.build_trainer(corpus, config, plan, self.output, self._start_model(corpus) if not found else None)
+        if found:
+            state = load_checkpoint(found[-1], trainer.model, trainer.optimizer)
+            trainer.step, trainer.seconds_before = int(str(state["step"])), float(str(state["seconds"]))
+        cut = cut_log(self.output / "log.jsonl", trainer.step if found else -1)
+        out.say(f"Going on at step {trainer.step:,} of {plan.max_steps:,}" + (f" ({cut} later log lines cut)." if cut else "."))
+        return self._train(trainer, corpus, content)
+
+    def _refuse_changes(self, content: dict[str, Any]) -> None:
+        from ownlm.verbs.pretrain import pretrain
+
+        defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
+        for name, value in self.settings.items():
+            if name in ("corpus", "output", "resume", "json", "config", "overwrite") or value == defaults[name]:
+                continue
+            if str(value) != str(content["settings"].get(name)):
+                raise UsageError(
+                    f"--resume goes on with the settings of the run: {name} was {content['settings'].get(name)}, now {value}.",
+                    where=self.output,
+                    do=f"leave it out, or start another run with --from {self.output}",
+                )
+
+    def _start_model(self, corpus: Corpus) -> Path | None:
+        if self.settings["from_"] is None:
+            return None
+        from ownlm.corpus.tokenizer import Tokenizer
+        from ownlm.hub import resolve
+
+        folder = resolve(self.settings["from_"])
+        if Tokenizer.load(folder).sha256 != corpus.tokenizer.sha256:
+            raise Refused(
+                "the model and the corpus have different tokenizers; its token ids would mean other words.",
+                where=folder,
+                do=f"ownlm prepare … -o another-corpus --tokenizer {self.settings['from_']}",
+            )
+        return folder
+
+    def _draft(self, corpus: Corpus, start: Path | None, seconds: float | None) -> tuple[ModelConfig, TrainPlan, str]:
+        """Everything but the number of steps."""
+        given = self.settings
+        device = setup.choose_device(given["device"])
+        dtype = setup.choose_dtype(given["dtype"], device)
+        threads = given["threads"] or num_cores()
+        train = corpus.split("train")
+        context = given["context"] or min(setup.DEFAULT_CONTEXT, max(8, 2 ** ((train.num_tokens // 4).bit_length() - 1)))
+        if start is not None:
+            config, size = load_config(start), "given"
+            context = given["context"] or min(context, config.max_position_embeddings)
+            if given["set"] or given["size"] != "auto" or given["architecture"] != "qwen3":
+                raise UsageError("--size, --set and --architecture describe a new model; --from brings its own.", where="--from")
+        else:
+            size = given["size"]
+            if size == "auto":
+                size = setup.choose_size(seconds, device, dtype, train.num_tokens)
+            config = setup.model_config(given, corpus.tokenizer.vocab_size, size, context)
+        torch.set_num_threads(threads)
+        rows, accumulation = rows_for(
+            tokens_per_step_for(config, seconds), context, given["per_device_train_batch_size"], given["gradient_accumulation_steps"]
+        )
+        plan = TrainPlan(
+            max_steps=0, context=context, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation,
+            learning_rate=given["learning_rate"], muon_learning_rate=given["muon_learning_rate"],
+            weight_decay=given["weight_decay"], max_grad_norm=given["max_grad_norm"], warmup_steps=0, decay_steps=1,
+            eval_steps=1, eval_rows=EVAL_ROWS, save_steps=1, save_total_limit=max(1, given["save_total_limit"]), sample_steps=[],
+            sample_prompt=given["sample_prompt"] or self._first_words(corpus), seed=given["seed"], dtype=dtype, device=device,
+            threads=threads, flops_per_token=config.flops_per_token(context),
+            peak_flops=matmul_rate(dtype, MATMUL_SIZE),
+        )  # fmt: skip
+        return config, plan, size
+
+    def _first_words(self, corpus: Corpus) -> str:
+        """The default prompt of samples: the first eight tokens of a text that is held out."""
+        split = corpus.split("validation")
+        if not split.num_documents:
+            return ""
+        return corpus.tokenizer.decode(split.document(0)[1:9]).split("\n")[0]
+
+    def _with_samples(self, plan: TrainPlan, seconds_per_step: float) -> TrainPlan:
+        """Samples at the start, at about 30 and 120 seconds when the speed is known, else at each fifth of the run."""
+        import dataclasses
+
+        if seconds_per_step:
+            steps = [0, round(30 / seconds_per_step), round(120 / seconds_per_step)]
+        else:
+            steps = [plan.max_steps * i // 5 for i in range(5)]
+        return dataclasses.replace(plan, sample_steps=sorted({s for s in steps if s < plan.max_steps}))
+
+    def _describe(self, corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str) -> dict[str, Any]:
+        from ownlm.verbs.pretrain import pretrain
+
+        defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
+        counts = config.parameter_counts()
+        train, validation = corpus.split("train"), corpus.split("validation")
+        with_defaults = {name: (value, defaults[name]) for name, value in self.settings.items()}
+        return {
+            "format": FORMAT,
+            "ownlm": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command_line(),
+            "repeat": repeat_command(corpus.path, self.output, with_defaults, plan, size if size != "given" else "auto"),
+            "settings": {name: str(v) if isinstance(v, Path) else v for name, v in self.settings.items()},
+            "plan": plan.to_json(),
+            "model": {
+                "size": size,
+                "architecture": config.architecture,
+                "parameters": config.num_parameters(),
+                "embedding_parameters": counts["embedding"] + counts["position"] + counts["head"],
+            },
+            "data": {
+                "corpus": str(corpus.path.resolve()),
+                "hash": corpus.manifest["hash"],
+                "train_tokens": train.num_tokens,
+                "train_bytes": train.num_bytes,
+                "train_documents": train.num_documents,
+                "validation_tokens": validation.num_tokens,
+                "validation_bytes": validation.num_bytes,
+                "bytes_per_token": train.num_bytes / max(train.num_tokens, 1),
+                "overlap": corpus.manifest.get("overlap"),
+            },
+            "tokenizer_sha256": corpus.tokenizer.sha256,
+            "environment": environment(plan.device, plan.threads),
+            "seed": plan.seed,
+            "taught": ["continues text"],
+            "cost": {"seconds": 0.0, "tokens": 0, "flops": 0.0},
+            "result": {},
+            "finished": False,
+        }
+
+    def _prepare_folder(self, corpus: Corpus, config: ModelConfig, content: dict[str, Any]) -> None:
+        tokenizer = corpus.tokenizer
+        tokenizer.save(self.output)
+        ids = {"bos_token_id": tokenizer.eos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        write_json(self.output / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8})
+        from ownlm.model.families import to_hugging_face
+
+        write_json(self.output / "config.json", to_hugging_face(config, ids))
+        write_run(self.output, content)
+
+    def _announce(self, corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, batches: Batches) -> None:
+        counts = config.parameter_counts()
+        outside = counts["embedding"] + counts["position"] + counts["head"]
+        out.say(
+            f"model: {size}, {config.num_hidden_layers} layers × {config.hidden_size} wide, "
+            f"{out.human_count(config.num_parameters())} parameters ({out.human_count(outside)} in embeddings and head), context {plan.context}"
+        )
+        epochs = plan.max_steps * plan.tokens_per_step / batches.tokens_per_epoch
+        out.say(
+            f"plan: {plan.max_steps:,} steps of {plan.tokens_per_step:,} tokens = {epochs:.2f} epochs of "
+            f"{out.human_count(corpus.split('train').num_tokens)} tokens; {plan.dtype} on {plan.device}, {plan.threads} threads; "
+            f"matmul measured at {plan.peak_flops / 1e9:,.0f} GFLOP/s"
+        )
+
+    def _train(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> Run:
+        live = LiveLine(trainer.plan, self.settings["logging_steps"])
+        trainer.on_step, trainer.on_validation = live.step, live.validation
+        trainer.on_sample = lambda step, seconds: live.sample(seconds, self._sample(trainer, corpus, step), trainer.plan.sample_prompt)
+        finished = trainer.train()
+        live.clear()
+        seconds, tokens = trainer.seconds_before, trainer.step * trainer.plan.tokens_per_step
+        flops = tokens * trainer.plan.flops_per_token
+        content["cost"] = {"seconds": seconds, "tokens": tokens, "flops": flops, "mfu": flops / max(seconds, 1e-9) / trainer.plan.peak_flops}
+        if not finished:
+            write_run(self.output, content)
+            raise Interrupted(
+                f"stopped at step {trainer.step:,} of {trainer.plan.max_steps:,}; everything up to it is saved.",
+                do=f"ownlm pretrain {self.settings['corpus']} -o {self.output} --resume",
+            )
+        save_model(trainer.model, self.output, token_ids(self.output))
+        content["finished"] = True
+        write_run(self.output, content)
+        write_model_card(self.output, content)
+        out.say(f"model written to {self.output} after {out.human_seconds(time.monotonic() - self.started)}")
+        self._score(trainer, corpus, content)
+        return Run(self.output)
+
+    def _sample(self, trainer: Trainer, corpus: Corpus, step: int) -> str:
+        from ownlm.engine import Engine, Request, SamplingSettings
+        from ownlm.seeds import derive
+
+        tokenizer, plan = corpus.tokenizer, trainer.plan
+        prompt = [tokenizer.eos_id, *tokenizer.encode(plan.sample_prompt).tolist()][-(plan.context // 2) :]
+        settings = SamplingSettings(
+            temperature=0.8, max_new_tokens=min(SAMPLE_TOKENS, plan.context - len(prompt)), seed=derive(plan.seed, "sample", step) % 2**32,
+            stop_token_ids=(tokenizer.eos_id,),
+        )  # fmt: skip
+        events = Engine(trainer.model, device=plan.device).generate([Request(prompt, settings)])
+        return tokenizer.decode([e.token_id for e in events if e.token_id not in (None, tokenizer.eos_id)])
+
+    def _score(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> None:
+        """One full pass over the validation text with the function `evaluate` uses; then the report."""
+        from ownlm.evaluation.scoring import evaluate_split
+        from ownlm.report import write_report
+
+        split = corpus.split("validation")
+        if split.num_bytes:
+            trainer.model.eval()
+            content["result"] = evaluate_split(trainer.model, split, context=trainer.plan.context, seed=trainer.plan.seed)
+            write_run(self.output, content)
+            write_model_card(self.output, content)
+        write_report(self.output)
+
+
+class LiveLine:
+    """The line a person watches: loss, bits per byte, tokens a second, MFU, time left."""
+
+    def __init__(self, plan: TrainPlan, logging_steps: int) -> None:
+        self.plan, self.logging_steps = plan, logging_steps
+        self.progress = Progress("training", plan.max_steps, "steps")
+        self.loss = self.bits = self.rate = 0.0
+
+    def step(self, values: dict[str, Any]) -> None:
+        """Smooth (the last 50 steps or so) and show."""
+        share = max(0.02, 1 / (self.progress.done + 1))
+        for name, key in (("loss", "loss"), ("bits", "bits_per_byte"), ("rate", "tokens_per_second")):
+            setattr(self, name, getattr(self, name) * (1 - share) + values[key] * share)
+        text = (
+            f"loss {self.loss:.3f}  {self.bits:.3f} bits/byte  {self.rate:,.0f} tokens/s  "
+            f"MFU {self.rate * self.plan.flops_per_token / self.plan.peak_flops:.0%}"
+        )
+        self.progress.update(1, note=text)
+        if self.logging_steps and values["step"] % self.logging_steps == 0:
+            self.progress.clear()
+            out.say(f"step {values['step']:,}  {text}")
+
+    def validation(self, values: dict[str, Any]) -> None:
+        """A line that stays."""
+        self.progress.clear()
+        out.say(f"step {values['step']:,}: validation sample {values['loss']:.4f} loss, {values['bits_per_byte']:.4f} bits/byte")
+
+    def sample(self, seconds: float, text: str, prompt: str) -> str:
+        """The prompt continued, indented; returns the text for the log."""
+        self.progress.clear()
+        shown = (prompt + text).replace("\n", "\n  │ ")
+        out.say(f"after {out.human_seconds(seconds)} the model writes:\n  │ {shown}")
+        return text
+
+    def clear(self) -> None:
+        """Remove the live line."""
+        self.progress.clear()

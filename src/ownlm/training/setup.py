@@ -1,0 +1,165 @@
+"""From settings to a `Trainer`: device, dtype, size, model, plan. Rules, not timings, except for `--minutes`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ownlm.console.errors import Refused, UsageError
+from ownlm.corpus.batches import Batches, fixed_sample
+from ownlm.corpus.shards import Corpus
+from ownlm.machine.cpu import bf16_pays, num_cores
+from ownlm.model.checkpoint import load_model
+from ownlm.model.config import ModelConfig
+from ownlm.model.sizes import SIZES, config_for
+from ownlm.model.transformer import Transformer
+from ownlm.seeds import derive
+from ownlm.training.loop import Trainer
+from ownlm.training.optimizer import Optimizer
+from ownlm.training.plan import EVAL_ROWS, TrainPlan
+
+CALIBRATION_SECONDS = 8.0
+DEFAULT_CONTEXT = 256  # tokens; longer windows cost attention and gain little before about 30M parameters
+
+# Sustained training arithmetic a core does, in FLOP/s: only to choose a size by rule, never shown as a measurement.
+ASSUMED_CORE_FLOPS = {"float32": 4e10, "bfloat16": 9e10}
+ASSUMED_GPU_FLOPS = 1e14
+
+
+def choose_device(device: str) -> str:
+    """cuda, then mps, then cpu; or the one that was asked for, refused when it is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in there:
+        raise UsageError(f'there is no device "{device}".', where="--device", do="--device cpu, cuda or mps")
+    if not there[kind]:
+        raise UsageError(f"this machine has no {kind} device that torch can use.", where="--device", do="ownlm doctor")
+    return device
+
+
+def choose_dtype(dtype: str, device: str) -> str:
+    """Arithmetic of the products: bf16 only where the hardware multiplies it (emulated bf16 is 300 times slower)."""
+    pays = device.startswith("cuda") or (device == "cpu" and bf16_pays())
+    if dtype == "auto":
+        return "bfloat16" if pays else "float32"
+    if dtype == "bfloat16" and not pays:
+        raise Refused(
+            "this processor has no bf16 arithmetic (avx512_bf16 or amx); it would be emulated, far slower than fp32.",
+            where="--dtype",
+            do="--dtype float32",
+        )
+    return dtype
+
+
+def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: int) -> str:
+    """The largest size whose training the time allows, by rule.
+
+    Compute-optimal training spends C = 6·N·D FLOPs with D about 20·N (Hoffmann et al. 2022, arXiv 2203.15556);
+    minutes-long runs on little text did best with fewer tokens a weight, about 6, because small models waste
+    a CPU's matrix units (docs/log.md). Text that would be seen more than about 30 times asks for a smaller model.
+    """
+    if seconds is None:
+        return "10M"
+    rate = ASSUMED_GPU_FLOPS if device.startswith("cuda") else ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
+    compute = rate * seconds
+    best = "1M"
+    for name, row in SIZES.items():
+        affordable = compute / (6 * row.block_parameters)
+        if affordable >= 6 * row.block_parameters and row.block_parameters <= 30 * train_tokens / 6:
+            best = name
+    return best
+
+
+def model_config(settings: dict[str, Any], vocab_size: int, size: str, context: int) -> ModelConfig:
+    """The config of a new model: a size's row, the architecture, then every `--set`."""
+    from ownlm.console.settings import parse_assignments
+
+    config = config_for(size, vocab_size, context)
+    if settings["architecture"] != "qwen3":
+        from ownlm.model.families import FAMILIES
+
+        config = dataclasses.replace(config, architecture=settings["architecture"], **FAMILIES[settings["architecture"]].fixed)
+    assignments = parse_assignments(settings["set"])
+    if "vocab_size" in assignments:
+        raise UsageError("the vocabulary belongs to the corpus.", where="--set vocab_size", do="ownlm prepare … --vocab-size N")
+    config = config.changed(assignments)
+    if "hidden_size" in assignments and "num_attention_heads" not in assignments:
+        heads = max(1, config.hidden_size // config.head_dim)
+        config = dataclasses.replace(config, num_attention_heads=heads, num_key_value_heads=heads)
+    return config
+
+
+def build_model(config: ModelConfig, plan: TrainPlan, start: Path | None) -> Transformer:
+    """A new model from the seed, or the weights of `--from`."""
+    if start is not None:
+        return load_model(start, device=plan.device)
+    model = Transformer(config)
+    model.init_weights(derive(plan.seed, "initial weights"))
+    return model.to(plan.device)
+
+
+def build_trainer(corpus: Corpus, config: ModelConfig, plan: TrainPlan, run: Path, start: Path | None) -> Trainer:
+    """Model, optimizer, data and plan together, at step 0."""
+    torch.set_num_threads(plan.threads)
+    model = build_model(config, plan, start)
+    optimizer = Optimizer(
+        model,
+        plan.learning_rate,
+        plan.muon_learning_rate,
+        plan.weight_decay,
+        torch.bfloat16 if plan.dtype == "bfloat16" else torch.float32,
+    )
+    validation = corpus.split("validation")
+    return Trainer(
+        model=model,
+        optimizer=optimizer,
+        plan=plan,
+        batches=Batches(corpus.split("train"), plan.context, plan.rows_per_step, plan.seed),
+        byte_lengths=torch.from_numpy(corpus.tokenizer.token_byte_lengths.astype("int64")).to(plan.device),
+        run=run,
+        validation=fixed_sample(validation, plan.context, EVAL_ROWS, plan.seed) if validation.num_tokens > 1 else None,
+    )
+
+
+def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
+    """(max_steps, seconds a step): steps are timed on a model that is then thrown away.
+
+    Args:
+        seconds: what training, validation included, may take.
+    """
+    for _ in range(2):
+        trainer.train_step()
+    times: list[float] = []
+    begin = time.monotonic()
+    while len(times) < 3 or (time.monotonic() - begin < min(CALIBRATION_SECONDS, seconds * 0.05) and len(times) < 50):
+        start = time.monotonic()
+        trainer.train_step()
+        _synchronize(trainer.plan.device)
+        times.append(time.monotonic() - start)
+    per_step = sorted(times)[len(times) // 2]
+    evaluation = 0.0
+    if trainer.validation is not None:
+        start = time.monotonic()
+        trainer.validate()
+        evaluation = time.monotonic() - start
+    # About 21 validations and as many sparse interruptions (samples, checkpoints) happen on the way.
+    planned = max(1, int((seconds - 21 * evaluation - 0.02 * seconds) / per_step))
+    return planned, per_step
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def refuse_many_processes() -> None:
+    """Started by torchrun with several processes: each would train its own copy, so say no."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("training with several processes is not supported in this version.", do="start it without torchrun")
