@@ -222,6 +222,6 @@ class Engine:
                     f"the sequence has {len(ids):,} tokens; the context window holds {self.max_context:,}.",
                     where="score",
                 )
-        windows = [Window(i, ids, 1) for i, ids in enumerate(arrays) if len(ids) > 1]
-        scored = {s.key: s.logprobs for s in score_windows(self.backend.model, windows)}
+        windows = [Window((i,), ids, 1) for i, ids in enumerate(arrays) if len(ids) > 1]
+        scored = {s.key[0]: s.logprobs for s in score_windows(self.backend.model, windows)}
         return [scored.get(i, np.zeros(0)) for i in range(len(arrays))]

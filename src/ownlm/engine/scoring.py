@@ -6,7 +6,7 @@ right: a causal model's answer for a token does not depend on what stands after 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ LOGITS_AT_ONCE = 2**23  # fp32 numbers, 32 MB: a large vocabulary must not decid
 class Window:
     """Tokens in order, at most the context + 1 of them, of which those from `first` (>= 1) on are scored."""
 
-    key: Hashable
+    key: tuple[int, ...]
     ids: npt.NDArray[Any]
     first: int
 
@@ -41,7 +41,7 @@ class Scored:
         top_logprobs: float64 [N, top].
     """
 
-    key: Hashable
+    key: tuple[int, ...]
     first: int
     logprobs: npt.NDArray[np.float64]
     top_ids: npt.NDArray[np.int64]
