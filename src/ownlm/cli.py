@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from ownlm.console.errors import EXIT_BROKE, EXIT_INTERRUPTED, EXIT_USAGE, OwnlmError, UsageError, did_you_mean
+from ownlm.console import output
+from ownlm.console.errors import (
+    EXIT_BROKE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    OwnlmError,
+    UsageError,
+    did_you_mean,
+)
 from ownlm.verbs import GROUPS, VERBS, load_verb
 
-EPILOG = """Exit codes: 0 done, 1 something broke, 2 wrong arguments, 3 data or a plan was refused, 130 interrupted.
-Python: import ownlm; ownlm.prepare(...), the same names. Docs: docs/README.md. No telemetry."""
+EPILOG = """\
+Exit codes: 0 done, 1 something broke, 2 wrong arguments or settings file,
+            3 data or a plan was refused, 130 interrupted.
+Python:     import ownlm; ownlm.prepare(...): the same names and defaults.
+Docs:       docs/README.md. No telemetry."""
 
 
 class VerbGroup(click.Group):
@@ -28,30 +43,58 @@ class VerbGroup(click.Group):
             return click.Command(cmd_name, help=VERBS[cmd_name].summary)
         return verb_command(cmd_name)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in VERBS:
-            raise UsageError(f'there is no verb "{args[0]}".{did_you_mean(args[0], VERBS)}', do="ownlm --help")
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS and not ctx.resilient_parsing:
+            raise UsageError(
+                f'there is no verb "{args[0]}".{did_you_mean(args[0], VERBS)}', do="ownlm --help"
+            )
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _closed_pipe_is_fine():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _closed_pipe_is_fine():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, VERBS))
         for group, meaning in GROUPS.items():
-            rows = [(name, entry.summary) for name, entry in VERBS.items() if entry.group == group]
+            rows = [(n.ljust(width), entry.summary) for n, entry in VERBS.items() if entry.group == group]
             if rows:
                 with formatter.section(f"{group} — {meaning}"):
-                    formatter.write_dl(rows, col_max=14)
+                    formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write("\n" + EPILOG + "\n")
 
 
+@contextmanager
+def _closed_pipe_is_fine() -> Iterator[None]:
+    """`ownlm … | head` is not an error, and must not complain when the interpreter flushes at its end."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        raise click.exceptions.Exit(0) from None
+
+
 def _completing_verb_name() -> bool:
     """Completion of the first word needs names and summaries only, not the modules."""
-    return len(os.environ.get("COMP_WORDS", "").split()) <= 2
+    current = os.environ.get("COMP_CWORD", "")
+    if current.isdigit():  # bash and zsh give the position of the word, fish gives the word
+        return current == "1"
+    return len(os.environ.get("COMP_WORDS", "").split()) - bool(current) <= 1
 
 
 def verb_command(name: str) -> click.Command:
     """The click command of one verb, with the options every verb has."""
-    from ownlm.console import output
     from ownlm.console.command import build
 
     function = load_verb(name)
@@ -91,9 +134,18 @@ def _completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> No
 app = VerbGroup(
     "ownlm",
     help="ownlm: from raw text to a language model you own.\n\nStart with: ownlm quickstart",
+    subcommand_metavar="VERB …",
+    options_metavar="",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
-        click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Print the version.",
+        ),
         click.Option(
             ["--completion"],
             type=click.Choice(["bash", "zsh", "fish"]),
@@ -109,76 +161,85 @@ app = VerbGroup(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code (the console script exits with it)."""
-    from ownlm.console import output
-
-    output.mark_cli()
     argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
-    try:
-        app.main(args=argv, prog_name="ownlm", standalone_mode=False)
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal in Latin-1 or GBK must not break help or a result
+        sys.stdout.reconfigure(errors="replace")
+    with output.command_line():
+        try:
+            app.main(args=argv, prog_name="ownlm", standalone_mode=False)
+        except Exception as error:
+            return _report(error, debug="--debug" in argv)
+        except KeyboardInterrupt:
+            output.warn("interrupted.")
+            return EXIT_INTERRUPTED
+    return 0
+
+
+def _report(error: Exception, debug: bool) -> int:
+    """Show an error as a message (and its traceback with --debug); return the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.ctx.get_help())
         return 0
-    except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError) as stop:
-        if isinstance(stop, click.exceptions.NoArgsIsHelpError):
-            click.echo(stop.ctx.get_help())
-            return 0
-        return stop.exit_code
-    except click.exceptions.Abort:
-        return EXIT_INTERRUPTED
-    except click.ClickException as error:
-        return _usage(error)
-    except OwnlmError as error:
-        if debug:
-            raise
-        output.console().print(str(error), style=None, markup=False)
+    if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    except KeyboardInterrupt:
+    if isinstance(error, click.exceptions.Abort):  # click's word for Ctrl-C
         output.warn("interrupted.")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `ownlm … | head` is not an error
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - must outlive the interpreter's last flush
-        return 0
-    except Exception as error:
-        if debug:
-            raise
-        return _unexpected(error)
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if "_OWNLM_COMPLETE" in os.environ and not debug:
+        return EXIT_BROKE  # nothing may be printed into the line that is being completed
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, OwnlmError):
+        _complain(str(error))
+        return error.exit_code
+    _complain(_unexpected(error))
+    return EXIT_BROKE
+
+
+def _complain(text: str) -> None:
+    output.console().print(text, markup=False)
 
 
 def _usage(error: click.ClickException) -> int:
-    from ownlm.console import output
-
+    """click's complaints about options and arguments, in our words."""
     context = getattr(error, "ctx", None)
     text = error.format_message()
-    if isinstance(error, click.NoSuchOption) and context is not None:
-        options = [o for p in context.command.params for o in p.opts]
+    if isinstance(error, click.NoSuchOption):
+        options = [name for p in context.command.params for name in p.opts] if context is not None else []
         text = f"there is no option {error.option_name}.{did_you_mean(error.option_name, options)}"
-        from ownlm.console.settings import ALIASES
-
-        meant = ALIASES.get(error.option_name.lstrip("-").replace("-", "_"))
-        if meant:
-            text = f"there is no option {error.option_name}; here it is called --{meant.replace('_', '-')}."
+        if (
+            context is not None
+            and context.parent is None
+            and error.option_name in ("--debug", "--quiet", "-q")
+        ):
+            text += " It goes after the verb."
     path = context.command_path if context is not None else "ownlm"
-    output.console().print(f"{text}\nTry: {path} --help", markup=False)
+    _complain(f"{text}\nTry: {path} --help")
     return EXIT_USAGE
 
 
-def _unexpected(error: Exception) -> int:
-    """An error nobody foresaw: its kind and place in one line, the traceback with --debug."""
-    import errno
-    import traceback
-
-    from ownlm.console import output
-
+def _unexpected(error: Exception) -> str:
+    """An error nobody foresaw: its kind and place in one line."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text = f"{error.filename or 'output'}: the disk is full. What was complete is kept.\nTry: free some space, then run the same command again"
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}."
-    elif isinstance(error, MemoryError):
-        text = "out of memory.\nTry: a smaller --size, --context or --per-device-train-batch-size"
-    else:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}).\nTry: the same command with --debug"
-    output.console().print(text, markup=False)
-    return EXIT_BROKE
+        return (
+            f"{error.filename or 'output'}: the disk is full. What was complete is kept.\n"
+            "Try: free some space, then run the same command again"
+        )
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+        return "out of memory.\nTry: a smaller --size, --context or --per-device-train-batch-size"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    kind = type(error).__name__
+    return f"{kind}: {error} ({frame.filename}:{frame.lineno}).\nTry: the same command with --debug"
+
+
+def _is_torch_out_of_memory(error: Exception) -> bool:
+    """torch has no class of its own for a failed allocation on a CPU."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def run() -> None:

@@ -1,1 +1,1 @@
-"""What a person sees: messages, exit codes, tables, progress, and the command line built from plain functions."""
+"""What a person sees: messages, exit codes, tables, progress, the command line made from plain functions."""

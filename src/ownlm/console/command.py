@@ -1,23 +1,78 @@
 """A click command made from a plain function: options from its signature, help from its docstring.
 
 Parameters before `*` become arguments, the others options. A parameter's help is its line in the docstring's
-`Args:` section; the text before that section is the command's description.
+`Args:` section; the text before that section is the command's description. Nothing is required here: a
+settings file may give it, so what is missing is found after that file was read (`console.settings`).
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 
-SHORT = {"output": "-o", "config": "-c", "quiet": "-q"}
-PATH_NAMES = {"output", "config", "sources", "source", "corpus", "run", "model", "from_", "validation", "tokenizer"}
+from ownlm.console import output
+from ownlm.console.settings import ALIASES, parameter_hints
+
+SHORT = {"output": "-o", "config": "-c"}
+# Their type is text, because a name such as `last` or a hub name is allowed too; the shell completes files.
+PATH_NAMES = {
+    "sources",
+    "source",
+    "corpus",
+    "run",
+    "model",
+    "from_",
+    "validation",
+    "tokenizer",
+    "text",
+    "texts",
+}
+METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
+WIDTH = 100
+
+_GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
 
 
-def build(function: Callable[..., Any], invoke: Callable[[dict[str, Any]], None], name: str) -> click.Command:
+class VerbCommand(click.Command):
+    """A command whose help lists the arguments too, and that takes the option names of other tools."""
+
+    argument_rows: list[tuple[str, str]]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(self._own_names(args)))
+
+    def _own_names(self, args: list[str]) -> Iterator[str]:
+        """`--max_steps` and `--lr` as `--max-steps` and `--learning-rate`; what follows `--` is text."""
+        known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                yield word
+                break
+            name, equals, value = word.partition("=")
+            if not name.startswith("--") or name in known:
+                yield word
+                continue
+            setting = name[2:].replace("-", "_")
+            meant = option_name(ALIASES.get(setting, setting))
+            if setting in ALIASES and meant in known:
+                output.say(f"{name} is called {meant} here.")
+            yield (meant if meant in known else name) + equals + value
+        yield from words
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.argument_rows:
+            with formatter.section("Arguments"):
+                formatter.write_dl(self.argument_rows)
+        super().format_options(ctx, formatter)
+
+
+def build(function: Callable[..., Any], invoke: Callable[[dict[str, Any]], None], name: str) -> VerbCommand:
     """The click command of a verb.
 
     Args:
@@ -26,30 +81,35 @@ def build(function: Callable[..., Any], invoke: Callable[[dict[str, Any]], None]
         name: what is typed.
     """
     description, helps = docstring_parts(function)
-    hints = get_type_hints(function, include_extras=True)
+    hints = parameter_hints(function)
     parameters: list[click.Parameter] = []
+    rows: list[tuple[str, str]] = []
     for parameter in inspect.signature(function).parameters.values():
-        parameters.append(_parameter(parameter, hints[parameter.name], helps.get(parameter.name, "")))
+        help_text = helps.get(parameter.name, "")
+        made = _parameter(parameter, hints[parameter.name], help_text)
+        parameters.append(made)
+        if isinstance(made, click.Argument):
+            rows.append((made.metavar or parameter.name, help_text))
 
     def callback(**_: Any) -> None:
         context = click.get_current_context()
         given = {}
         for parameter in context.command.params:
-            if context.get_parameter_source(parameter.name or "") in _GIVEN:
-                value = context.params[parameter.name or ""]
-                given[parameter.name or ""] = list(value) if isinstance(value, tuple) else value
+            name = parameter.name or ""
+            value = context.params.get(name)
+            if context.get_parameter_source(name) in _GIVEN and value != ():
+                given[name] = list(value) if isinstance(value, tuple) else value
         invoke(given)
 
-    return click.Command(
+    command = VerbCommand(
         name,
         params=parameters,
         callback=callback,
         help=description,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     )
-
-
-_GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    command.argument_rows = rows
+    return command
 
 
 def docstring_parts(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
@@ -57,6 +117,7 @@ def docstring_parts(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     text = inspect.getdoc(function) or ""
     description, _, rest = text.partition("\nArgs:\n")
     section = re.split(r"\n(?:Returns|Raises|Yields|Example):\n", rest)[0]
+    description = re.split(r"\n(?:Returns|Raises|Yields|Example):\n", description)[0]
     helps: dict[str, str] = {}
     current = ""
     for line in section.splitlines():
@@ -66,7 +127,7 @@ def docstring_parts(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
             helps[current] = start[2]
         elif current and line.strip():
             helps[current] += " " + line.strip()
-    return description.strip(), helps
+    return description.strip(), {name: text[:1].upper() + text[1:] for name, text in helps.items()}
 
 
 def option_name(name: str) -> str:
@@ -76,45 +137,72 @@ def option_name(name: str) -> str:
 
 def _parameter(parameter: inspect.Parameter, annotation: Any, help_text: str) -> click.Parameter:
     name, default = parameter.name, parameter.default
-    kind, many = _click_type(annotation, name)
-    required = default is inspect.Parameter.empty
+    kind, many = _kind(annotation, name)
+    needed = default is inspect.Parameter.empty
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-        return click.Argument([name], type=kind, nargs=-1 if many else 1, required=required, metavar=_metavar(name, many, required))
-    declarations = [option_name(name), name]
-    if name in SHORT:
-        declarations.insert(0, SHORT[name])
+        metavar = _argument_metavar(name, many, needed)
+        return click.Argument(
+            [name], type=_click_type(kind), nargs=-1 if many else 1, required=False, metavar=metavar
+        )
     if kind is bool:
-        off = "--no-" + option_name(name)[2:]
-        flags = f"{option_name(name)}/{off}" if default is True else option_name(name)
-        return click.Option([flags, name], is_flag=True, default=bool(default), help=help_text, show_default=False)
-    shown = None if default in (None, "", False) or default == [] else str(default)
-    return click.Option(declarations, type=kind, multiple=many, required=required, default=None, help=help_text, show_default=shown or False)
+        return _flag(name, default, help_text)
+    declarations = [SHORT[name]] if name in SHORT else []
+    notes = ["required"] if needed else []
+    if not needed and default not in (None, "") and default != []:
+        notes.append(f"default: {default}")
+    if many and "repeated" not in help_text:
+        notes.append("may be repeated")
+    return click.Option(
+        [*declarations, option_name(name), name],
+        type=_click_type(kind),
+        multiple=many,
+        metavar=METAVARS.get(kind) if isinstance(kind, type) else None,
+        help=f"{help_text}  [{'; '.join(notes)}]" if notes else help_text,
+    )
 
 
-def _metavar(name: str, many: bool, required: bool) -> str:
+def _flag(name: str, default: Any, help_text: str) -> click.Option:
+    """`--x`, or `--x/--no-x` where leaving it out does not mean no."""
+    declaration = option_name(name)
+    if default is not False:
+        declaration += f"/--no-{option_name(name)[2:]}"
+        help_text += "  [default: yes]" if default is True else ""
+    return click.Option([declaration, name], is_flag=True, default=None, help=help_text, show_default=False)
+
+
+def _argument_metavar(name: str, many: bool, needed: bool) -> str:
     word = name.strip("_").upper()
     if many and word.endswith("S"):
         word = word[:-1]
     word = {"SOURCE": "SRC"}.get(word, word)
     word = word + "…" if many else word
-    return word if required else f"[{word}]"
+    return word if needed else f"[{word}]"
 
 
-def _click_type(annotation: Any, name: str) -> tuple[Any, bool]:
-    """(click type, may be repeated) for an annotation such as `int | None` or `list[str]`."""
+def _kind(annotation: Any, name: str) -> tuple[Any, bool]:
+    """(type of one value, may be repeated) for an annotation such as `int | None` or `list[str]`.
+
+    A union such as `int | str` is read as text: the verb's own check decides what it was.
+    """
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    options = [a for a in get_args(annotation) if a is not type(None)]
-    if get_origin(annotation) in (Union, type(int | str)):
-        annotation = options[0] if len(options) == 1 else str  # e.g. int | str: the verb's own check decides
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        return _kind(get_args(annotation)[0], name)
     if get_origin(annotation) is list:
-        return _click_type(get_args(annotation)[0], name)[0], True
+        return _kind(get_args(annotation)[0], name)[0], True
     if get_origin(annotation) is Literal:
-        return click.Choice([str(c) for c in get_args(annotation)]), False
-    if annotation in (int, float, bool):
         return annotation, False
-    if name in PATH_NAMES:
-        return click.Path(), False  # completes file names in the shell; existence is the verb's message
-    return str, False
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    if len(options) == 1:
+        return _kind(options[0], name)
+    if annotation in (int, float, bool, Path):
+        return annotation, False
+    if any(get_origin(option) is list for option in options):
+        return _kind(next(option for option in options if get_origin(option) is list), name)
+    return (Path if name in PATH_NAMES or Path in options else str), False
+
+
+def _click_type(kind: Any) -> Any:
+    if kind is Path:
+        return click.Path()  # completes file names; whether the file exists is the verb's message
+    if get_origin(kind) is Literal:
+        return click.Choice([str(choice) for choice in get_args(kind)])
+    return kind

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+LOG_WIDTH = 200
+
 _console: Console | None = None
 _quiet = False
 _from_cli = False
+_lossy_said = False
 
 
 def console() -> Console:
@@ -23,7 +26,7 @@ def console() -> Console:
         from rich.console import Console
 
         # Off a terminal rich would wrap at 80 columns: paths in logs must stay in one piece.
-        width = None if sys.stderr.isatty() else 200
+        width = None if sys.stderr.isatty() else LOG_WIDTH
         _console = Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty(), width=width)
     return _console
 
@@ -40,21 +43,40 @@ def warn(text: str) -> None:
 
 
 def result(text: str, end: str = "\n") -> None:
-    """A result, on stdout, flushed at once so that pipes and readers see it."""
-    try:
-        sys.stdout.write(text + end)
-    except UnicodeEncodeError:  # a terminal in Latin-1 or GBK must not break a result
-        encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write((text + end).encode(encoding, "replace").decode(encoding))
+    """A result, on stdout, flushed at once so that pipes and readers see it.
+
+    Characters that the terminal's encoding lacks are printed as `?`, which is said once.
+    """
+    global _lossy_said
+    encoding = sys.stdout.encoding or "utf-8"
+    if not _fits(text, encoding):
+        text = text.encode(encoding, "replace").decode(encoding)
+        if not _lossy_said:
+            _lossy_said = True
+            warn(f"this output is {encoding}: other characters print as ?. Try: PYTHONIOENCODING=utf-8")
+    sys.stdout.write(text + end)
     sys.stdout.flush()
 
 
 def result_json(value: Any) -> None:
-    """A structured result on stdout as JSON (`--json`)."""
-    result(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """A structured result on stdout as JSON (`--json`); escaped where the encoding lacks characters."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    if not _fits(text, sys.stdout.encoding or "utf-8"):
+        text = json.dumps(value, indent=2, default=str)
+    result(text)
 
 
-def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = ()) -> None:
+def _fits(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def table(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = ()
+) -> None:
     """A table on stderr: rounded lines on a terminal, aligned plain columns in a log.
 
     Args:
@@ -63,8 +85,29 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], 
         rows: cells, converted with `str`.
         numeric: indexes of the columns that are aligned to the right.
     """
-    if _quiet:
-        return
+    if not _quiet:
+        console().print(_table(title, headers, rows, numeric))
+
+
+def result_table(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = ()
+) -> None:
+    """Like `table`, but the table is the result: it goes to stdout, without colour, also with `--quiet`."""
+    import io
+    import shutil
+
+    from rich.console import Console
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else LOG_WIDTH
+    page = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    page.print(_table(title, headers, rows, numeric))
+    lines = (line.rstrip() for line in page.file.getvalue().splitlines())  # type: ignore[attr-defined]
+    result("\n".join(lines).rstrip("\n"))
+
+
+def _table(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[int]
+) -> Any:
     from rich import box
     from rich.table import Table
 
@@ -73,7 +116,7 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], 
         shown.add_column(header, justify="right" if index in numeric else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(_plain(cell) for cell in row))
-    console().print(shown)
+    return shown
 
 
 def _plain(cell: object) -> Any:
@@ -106,10 +149,15 @@ def is_quiet() -> bool:
     return _quiet
 
 
-def mark_cli() -> None:
-    """Called once by the command line: verbs then print their result, in Python they return it."""
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Inside it a verb was typed in a shell and prints its result; Python gets it back instead."""
     global _from_cli
-    _from_cli = True
+    before, _from_cli = _from_cli, True
+    try:
+        yield
+    finally:
+        _from_cli = before
 
 
 def from_cli() -> bool:
@@ -128,18 +176,21 @@ def human_bytes(count: float) -> str:
 
 def human_count(count: float) -> str:
     """10_312_704 -> '10.3M': sizes of models and numbers of tokens."""
-    for unit in ("", "k", "M", "B"):
-        if abs(count) < 1000:
-            return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
+    if abs(count) < 1000:
+        return f"{count:.0f}"
+    for unit in ("k", "M", "B"):
         count /= 1000
-    return f"{count:.3g}T"
+        if abs(count) < 999.5:  # above it three digits would read 1e+03
+            return f"{count:.3g}{unit}"
+    return f"{count / 1000:.3g}T"
 
 
 def human_seconds(seconds: float) -> str:
     """3725 -> '1 h 2 min'."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    hours = seconds / 3600
-    return f"{int(hours)} h {int(hours % 1 * 60)} min" if hours < 48 else f"{hours / 24:.1f} days"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    hours = whole / 3600
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if hours < 48 else f"{hours / 24:.1f} days"
