@@ -16,6 +16,7 @@ from ownlm.corpus.ignore import IgnoreRules
 
 ALWAYS = IgnoreRules(["__pycache__/", "node_modules/", "*.egg-info/", "CVS/"])
 HEAD = 8192  # bytes looked at to tell text from other content
+UNPACK = {"gzip": "gunzip -k FILE", "xz": "unxz -k FILE", "bz2": "bunzip2 -k FILE", "zstd": "unzstd FILE"}
 STDIN = "<stdin>"
 
 
@@ -247,6 +248,8 @@ def refused(path: str, head: bytes, kind: str, compression: str | None) -> tuple
         return ".zst without zstandard", "pip install 'ownlm[data]'"
     if kind == "parquet" and not kinds.installed("pyarrow"):
         return ".parquet without pyarrow", "pip install 'ownlm[data]'"
+    if kind in kinds.BINARY_KINDS and compression is not None:
+        return f"{suffix} inside {compression}", UNPACK[compression]
     if kind in kinds.OFFICE_KINDS:
         return None if kinds.installed("markitdown") else (f".{kind}", "pip install 'ownlm[documents]'")
     if suffix in kinds.OLD_OFFICE:

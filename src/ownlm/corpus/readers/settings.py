@@ -20,8 +20,8 @@ class ReadSettings:
         column: the column (JSON key, CSV or Parquet column) that holds the text.
         documents: "file": one a plain text file; "line": one a line, blank ones left out.
         group_by: None; "folder": the folder a file lies in; "re:PATTERN": the first group of a regular
-            expression searched in the path; "column:NAME" or NAME: a column of tables. A document without a key
-            has group None.
+            expression searched in the path; "column:NAME" or NAME: a column of tables. A document without
+            a key has group None.
 
     Raises:
         UsageError: the regular expression is not valid or has no group.

@@ -14,7 +14,7 @@ from ownlm.console.errors import UsageError
 from ownlm.corpus.discover import SourceFile
 from ownlm.corpus.documents import Document, Dropped
 from ownlm.corpus.kinds import OFFICE_KINDS, ROW_KINDS
-from ownlm.corpus.readers import csv_rows, json_rows, rows, text
+from ownlm.corpus.readers import csv_rows, html, json_rows, office, parquet, rows, text
 from ownlm.corpus.readers.blocks import BLOCK, Block, lines, paragraphs
 from ownlm.corpus.readers.opening import Opened
 from ownlm.corpus.readers.settings import ReadSettings
@@ -38,12 +38,16 @@ READERS: dict[str, Reader] = {
     "json": json_rows.read,
     "csv": csv_rows.read,
     "tsv": csv_rows.read,
+    "parquet": parquet.read,
+    "html": html.read,
+    **dict.fromkeys(OFFICE_KINDS, office.read),
 }
 COLUMNS: dict[str, Columns] = {
     "jsonl": rows.line_columns,
     "json": json_rows.columns,
     "csv": csv_rows.columns,
     "tsv": csv_rows.columns,
+    "parquet": parquet.columns,
 }
 
 
@@ -153,8 +157,8 @@ def _tasks(files: list[SourceFile], settings: ReadSettings) -> Iterator[_Parts]:
 
 
 def _is_small(file: SourceFile) -> bool:
-    if file.kind not in PARSERS and file.kind not in READERS:
-        return True
+    if file.kind not in PARSERS and file.kind not in ROW_KINDS:
+        return True  # one document a file: nothing to divide
     return not file.stream and file.size <= (SMALL if file.compression is None else SMALL_COMPRESSED)
 
 
