@@ -16,8 +16,11 @@ from dataclasses import dataclass
 
 WINDOW = 1 << 18  # bytes looked at to tell legacy encodings apart
 CONTROL_SHARE = 0.01  # more control characters than this: not text
+IMPLAUSIBLE_SHARE = 0.04  # of UTF-16 units; random ones are implausible to 40 %
 BROKEN_SHARE = 0.1  # of the non-ASCII characters; chance makes < 15 % of GB or Latin-1 text valid UTF-8
 LEAST_LIKELY = 0.4  # below it no encoding explains the bytes
+KANA_SHARE = 0.45  # of two-byte characters: EUC-JP text, whose kana look like the first rows of Big5
+LONG, LEAST_FREQUENT = 60, 0.15  # Chinese text of 60 characters and more has 25 % and more frequent ones
 
 _BOMS = (  # UTF-32 first: its mark starts with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -105,49 +108,44 @@ def detect(data: bytes, complete: bool = True) -> str:
     except UnicodeDecodeError as error:
         start = max(0, min(error.start - WINDOW // 2, len(data) - WINDOW))
     first = next(re.finditer(rb"[\x80-\xff]", data)).start()
-    if _mostly_utf8(data[start : start + WINDOW]):
+    if _mostly_utf8(data[start : start + WINDOW], complete and start + WINDOW >= len(data)):
         return "utf-8"
     return _legacy(data[first - 1 if first else 0 : first + WINDOW])
 
 
+_PLAUSIBLE = re.compile(
+    "[\t\n\r -~\xa0-\u024f\u0370-\u05ff\u2010-\u203f\u20ac\u2190-\u22ff\u2500-\u25ff"
+    "\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uff5f]"
+)
+
+
 def _wide(sample: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, by the positions of the zero bytes."""
-    sample = sample[: len(sample) // 4 * 4]
-    quarter = len(sample) / 4
-    zeros = [sample[i::4].count(0) for i in range(4)]
-    candidates = []
-    if quarter and zeros[3] == quarter and zeros[2] > 0.9 * quarter:
-        candidates.append("utf-32-le")
-    if quarter and zeros[0] == quarter and zeros[1] > 0.9 * quarter:
-        candidates.append("utf-32-be")
-    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
-    if odd > 20 * even:
-        candidates.append("utf-16-le")
-    if even > 20 * odd:
-        candidates.append("utf-16-be")
-    for name in candidates:
-        text = codecs.getincrementaldecoder(name)(errors="replace").decode(sample)
-        odd_ones = len(re.findall("[\0-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\ufffd-\uffff\ue000-\uf8ff]", text))
-        if odd_ones <= CONTROL_SHARE * len(text):
+    """UTF-32 or UTF-16 without a mark: what reads as the most plausible characters, ASCII counting double."""
+    for name, zero, plane in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
+        if len(sample) >= 4 and not sample[zero::4].strip(b"\0") and max(sample[plane::4]) <= 0x10:
             return name
-    raise NotText("zero bytes")
+    scores = {}
+    for name in ("utf-16-le", "utf-16-be"):
+        text = codecs.getincrementaldecoder(name)(errors="replace").decode(sample)
+        plausible = "".join(_PLAUSIBLE.findall(text))
+        if len(text) - len(plausible) <= IMPLAUSIBLE_SHARE * len(text):
+            scores[name] = len(plausible) + len(plausible.encode("ascii", "ignore"))
+    if not scores:
+        raise NotText("zero bytes")
+    return max(scores, key=scores.__getitem__)
 
 
-def _mostly_utf8(sample: bytes) -> bool:
+def _mostly_utf8(sample: bytes, complete: bool) -> bool:
     """Whether a sample that holds broken bytes is UTF-8 all the same."""
     sample = sample.lstrip(bytes(range(0x80, 0xC0)))  # the rest of a character that the window cut
-    text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(sample)
+    text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(sample, complete)
     broken = text.count("\ufffd")
     valid = len(text) - len(text.encode("ascii", "ignore")) - broken
-    return broken <= BROKEN_SHARE * (valid + broken)
+    return valid > 0 and broken <= BROKEN_SHARE * (valid + broken)
 
 
 def _legacy(sample: bytes) -> str:
-    scores = {
-        "gb18030": _gb_score(sample),
-        "big5": _big5_score(sample),
-        "latin-1": _latin_score(sample),
-    }
+    scores = {"latin-1": _latin_score(sample), "gb18030": _gb_score(sample), "big5": _big5_score(sample)}
     best = max(scores, key=scores.__getitem__)
     if scores[best] < LEAST_LIKELY:
         raise NotText("encoding not recognised")
@@ -166,6 +164,7 @@ _BIG5_CHARACTERS = re.compile(rb"[\x87-\xfe][\x40-\x7e\xa1-\xfe]|[\x80-\xff]")
 
 def _gb_score(sample: bytes) -> float:
     characters = _GB_CHARACTERS.findall(sample)
+    frequent = sum(c in _FREQUENT_GB for c in characters)
     points = 0.0
     for c in characters:
         if c in _FREQUENT_GB:
@@ -174,11 +173,15 @@ def _gb_score(sample: bytes) -> float:
             points += 0.7
         elif len(c) == 2 and (c[0] < 0xA1 or (c[1] >= 0xA1 and 0xD8 <= c[0] <= 0xF7)):
             points += 0.2  # level 2, or the traditional characters that GBK added
-    return points / len(characters)
+    return _mean(points, frequent, len(characters))
 
 
 def _big5_score(sample: bytes) -> float:
     characters = _BIG5_CHARACTERS.findall(sample)
+    kana = sum(len(c) == 2 and c[0] in (0xA4, 0xA5) and c[1] >= 0xA1 for c in characters)
+    if len(characters) >= 20 and kana > KANA_SHARE * len(characters):
+        return 0.0
+    frequent = sum(c in _FREQUENT_BIG5 for c in characters)
     points = 0.0
     for c in characters:
         if c in _FREQUENT_BIG5:
@@ -187,13 +190,19 @@ def _big5_score(sample: bytes) -> float:
             points += 0.7
         elif len(c) == 2 and c[0] >= 0xC9:
             points += 0.2
-    return points / len(characters)
+    return _mean(points, frequent, len(characters))
+
+
+def _mean(points: float, frequent: int, characters: int) -> float:
+    """Points a character; 0 when a long text hardly uses the frequent characters: it is not Chinese."""
+    strange = characters >= LONG and frequent < LEAST_FREQUENT * characters
+    return 0.0 if strange else points / characters
 
 
 _HIGH_RUNS = re.compile(rb"[\x80-\xff]+")
 _LATIN_LETTERS = frozenset(range(0xC0, 0x100)) - {0xD7, 0xF7} | {0x8A, 0x8C, 0x8E, 0x9A, 0x9C, 0x9E, 0x9F}
 _LATIN_SIGNS = frozenset(
-    b"\x80\x85\x91\x92\x93\x94\x95\x96\x97\x99\xa0\xa3\xa7\xa9\xab\xae\xb0\xb4\xb5\xb7\xbb\xbf\xa1"
+    b"\x80\x82\x84\x85\x8b\x91\x92\x93\x94\x95\x96\x97\x99\x9b\xa0\xa3\xa7\xa9\xab\xae\xb0\xb4\xb5\xb7\xbb\xbf\xa1"
 )
 
 

@@ -14,60 +14,16 @@ from ownlm.corpus.readers.settings import ReadSettings
 from ownlm.corpus.readers.text import EMPTY
 
 MAX_PAGE = 64 << 20  # bytes
-FEED = (
-    1 << 18
-)  # characters given to the parser at a time: what it has not finished, it reads again with the next
+FEED = 1 << 18  # characters given to the parser at a time; what it has not finished, it reads again
 MAX_MARKUP = 8 << 20  # characters of one tag, comment or script
 
 _NO_TEXT = frozenset(("script", "style", "template", "svg", "iframe", "noscript", "select"))
 _PARAGRAPH = frozenset(
-    [
-        "p",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "blockquote",
-        "pre",
-        "ul",
-        "ol",
-        "dl",
-        "table",
-        "figure",
-        "form",
-        "fieldset",
-        "article",
-        "section",
-        "main",
-        "header",
-        "footer",
-        "nav",
-        "aside",
-        "address",
-        "details",
-        "hr",
-        "title",
-    ]
+    """p h1 h2 h3 h4 h5 h6 blockquote pre ul ol dl table figure form fieldset article section main
+    header footer nav aside address details hr title""".split()  # noqa: SIM905 (a list is 30 lines long)
 )
 _LINE = frozenset(
-    [
-        "br",
-        "div",
-        "li",
-        "tr",
-        "dt",
-        "dd",
-        "caption",
-        "figcaption",
-        "summary",
-        "legend",
-        "option",
-        "center",
-        "body",
-        "html",
-    ]
+    "br div li tr dt dd caption figcaption summary legend option body html".split()  # noqa: SIM905
 )
 _CELL = frozenset(("td", "th"))
 _PRE = frozenset(("pre", "textarea"))
@@ -77,7 +33,7 @@ _TEXT_CODECS = ("gb", "big5", "iso-8859", "iso8859", "windows-", "cp", "shift", 
 
 
 class _TextOfPage(HTMLParser):
-    """Collects the text. `hidden` holds the open elements whose content is none; `breaks` line ends to come."""
+    """Collects the text. `hidden`: open elements whose content is none; `breaks`: line ends to come."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -139,7 +95,7 @@ def page_text(page: str) -> str:
             parser.feed(page[start : start + FEED])
             if len(parser.rawdata) > MAX_MARKUP:
                 raise ValueError(f"markup without end: {parser.rawdata[:40]}")
-        # The rest is an unfinished tag (browsers drop it too) or text. html.parser's own way of finishing tries
+        # The rest is an unfinished tag (browsers drop it) or text. html.parser would finish it by trying
         # every "<" of it as a tag, in quadratic time.
         if parser.rawdata.startswith("<") and len(parser.rawdata) > 1000:
             raise ValueError(f"markup without end: {parser.rawdata[:40]}")

@@ -51,7 +51,7 @@ def read(file: SourceFile, settings: ReadSettings, opened: Opened) -> Iterator[D
 def over_limits(file: SourceFile) -> str:
     """Why a file is not given to the converter, or "".
 
-    The sizes are those that the archive's directory claims; Python's zipfile reads no member beyond its claim.
+    The sizes are those the archive's directory claims; Python's zipfile reads no member beyond its claim.
     """
     if file.kind == "pdf":
         return f"pdf over {MAX_PDF >> 20} MB" if file.size > MAX_PDF else ""
