@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ownlm.model.transformer import Transformer
 
 MAX_ROWS = 64  # sequences that run at the same time; the others wait
+PROMPT_TOKENS_PER_STEP = 2048  # new prompts (one at least) may hold up the running sequences by this much
 
 
 @dataclass
@@ -119,7 +120,9 @@ class Engine:
     def step(self) -> list[Event]:
         """One token for every running sequence, and the first one for those that found a free row."""
         events = self._decode()
-        while self._waiting and len(self._running) < self.max_rows:
+        prompt_tokens = 0
+        while self._waiting and len(self._running) < self.max_rows and prompt_tokens < PROMPT_TOKENS_PER_STEP:
+            prompt_tokens += self._waiting[0].length
             self._admit(events)
         return events
 

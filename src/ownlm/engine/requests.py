@@ -56,6 +56,7 @@ class SamplingSettings:
             ("max_new_tokens", self.max_new_tokens is None or self.max_new_tokens >= 1, "at least 1"),
             ("max_length", self.max_length is None or self.max_length >= 1, "at least 1"),
             ("n", self.n >= 1, "at least 1"),
+            ("seed", 0 <= self.seed < 2**64, "between 0 and 2^64 - 1"),
             ("logprobs", self.logprobs >= 0, "0 or more"),
         ):
             value = getattr(self, name)

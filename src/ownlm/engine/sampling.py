@@ -82,7 +82,7 @@ def uniform(seed: int, index: int, position: int) -> float:
 
     Three rounds of the SplitMix64 finaliser (Steele, Lea & Flood 2014), one for each argument.
     """
-    mixed = _mix(_mix(_mix(seed) ^ (index & _MASK)) ^ position)
+    mixed = _mix(_mix(_mix(seed) ^ index) ^ position)
     return (mixed >> 11) * 2.0**-53
 
 

@@ -54,8 +54,8 @@ def _resampled(
     """The ratio of each resample [RESAMPLES].
 
     For many documents the counts of a resample are drawn as independent Poisson(1) numbers, which is the same
-    in the limit (Chamandy et al. 2012, "Estimating uncertainty for massive data streams") and needs no table of
-    indexes.
+    in the limit (Chamandy et al. 2012, "Estimating uncertainty for massive data streams") and needs no table
+    of indexes.
     """
     generator = np.random.default_rng(derive(seed, "bootstrap"))
     count = len(numerators)

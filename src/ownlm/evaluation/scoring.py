@@ -1,8 +1,8 @@
 """The one scoring function: pretrain's last line, `evaluate`, `score` and the benchmarks all come from here.
 
 A document is its token ids with the leading <|endoftext|>. Windows of `context` tokens advance by `stride`;
-every token after the <|endoftext|> is scored once, with all that stands before it in its window: the first window
-scores all its tokens, a later one only those that the windows before it did not reach.
+every token after the <|endoftext|> is scored once, with all that stands before it in its window: the first
+window scores all its tokens, a later one only those that the windows before it did not reach.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def score_documents(
     model.eval()
     try:
         for scored in score_windows(model, windows, batch_tokens=batch_tokens, autocast=autocast):
-            pieces += _block_sums(*scored.key, scored.logprobs)
+            pieces += _block_sums(scored.key[0], scored.key[1], scored.logprobs)
     finally:
         model.train(training)
     return _summed(pieces, np.array(lengths, np.int64), np.asarray(byte_counts, np.int64))
@@ -183,10 +183,10 @@ def score_tokens(
 
 def _joined(number: int, parts: list[Scored], top: int) -> Scored:
     if not parts:
-        return Scored(number, 1, np.zeros(0), np.zeros((0, top), np.int64), np.zeros((0, top)))
+        return Scored((number,), 1, np.zeros(0), np.zeros((0, top), np.int64), np.zeros((0, top)))
     parts = sorted(parts, key=lambda part: part.key[1])
     joined = (np.concatenate([getattr(p, n) for p in parts]) for n in ("logprobs", "top_ids", "top_logprobs"))
-    return Scored(number, 1, *joined)
+    return Scored((number,), 1, *joined)
 
 
 def loss(scores: DocumentScores, seed: int = 0) -> Metric:

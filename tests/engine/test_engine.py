@@ -1,0 +1,147 @@
+"""One sequence: the engine's tokens and log-probabilities are those of the model's full forward pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ownlm.console.errors import OwnlmError, Refused, UsageError
+from ownlm.engine import Engine, Request, SamplingSettings
+from ownlm.model.transformer import Transformer
+
+from .conftest import random_model
+
+PROMPT = [3, 14, 15, 9, 26, 5]
+
+
+def tokens(engine: Engine, prompt: list[int], sampling: SamplingSettings) -> list[int]:
+    return [event.token_id for event in engine.generate([Request(prompt, sampling)])]
+
+
+@torch.inference_mode()
+def full_logprobs(model: Transformer, ids: list[int]) -> torch.Tensor:
+    return model(torch.tensor([ids]))[0].double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"sliding_window": 8}, {"positions": "learned"}, {"norm": "layer"}])
+def test_greedy_is_the_argmax_of_the_forward_pass_without_cache(changes: dict[str, object]) -> None:
+    model = random_model(**changes)
+    ids = list(PROMPT)
+    for _ in range(90):  # longer than a block of cache slots
+        ids.append(int(full_logprobs(model, ids)[-1].argmax()))
+    found = tokens(Engine(model), PROMPT, SamplingSettings(temperature=0, max_new_tokens=90))
+    assert found == ids[len(PROMPT) :]
+    assert len(set(found)) > 3, "the model must not be trivial"
+
+
+def test_log_probabilities_equal_those_without_cache(model: Transformer) -> None:
+    sampling = SamplingSettings(temperature=1.7, max_new_tokens=150, seed=5, logprobs=3)
+    events = list(Engine(model).generate([Request(PROMPT, sampling)]))
+    ids = PROMPT + [event.token_id for event in events]
+    expected = full_logprobs(model, ids)
+    for place, event in enumerate(events, len(PROMPT) - 1):
+        assert event.logprob == pytest.approx(float(expected[place, event.token_id]), abs=2e-5)
+        best = expected[place].topk(3)
+        assert [t for t, _ in event.top] == best.indices.tolist()
+        assert [p for _, p in event.top] == pytest.approx(best.values.tolist(), abs=2e-5)
+
+
+def test_a_long_prompt_is_computed_in_chunks_with_the_same_result() -> None:
+    model = random_model(context=1400)
+    ids = np.random.default_rng(0).integers(0, 60, 1300).tolist()
+    event = next(iter(Engine(model).generate([Request(ids, SamplingSettings(temperature=0))])))
+    assert event.logprob == pytest.approx(float(full_logprobs(model, ids)[-1].max()), abs=2e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 59), min_size=1, max_size=70), min_size=1, max_size=9))
+def test_score_is_teacher_forcing(model: Transformer, sequences: list[list[int]]) -> None:
+    for ids, found in zip(sequences, Engine(model).score(sequences), strict=True):
+        full = full_logprobs(model, ids)
+        expected = [float(full[i, token]) for i, token in enumerate(ids[1:])]
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_it_stops_at_the_asked_length_at_a_stop_token_and_at_the_window(model: Transformer) -> None:
+    engine = Engine(model, max_context=20)
+    free = tokens(engine, PROMPT, SamplingSettings(seed=1))
+    assert len(free) == 14
+    events = list(engine.generate([Request(PROMPT, SamplingSettings(seed=1, max_length=10))]))
+    assert [e.token_id for e in events] == free[:4]
+    assert [e.finish_reason for e in events] == [None, None, None, "length"]
+    stop = SamplingSettings(seed=1, stop_token_ids=(free[5],))
+    events = list(engine.generate([Request(PROMPT, stop)]))
+    assert [e.token_id for e in events] == free[: free.index(free[5]) + 1]
+    assert events[-1].finish_reason == "stop"
+
+
+def test_a_prompt_that_fills_the_window_is_refused_with_both_numbers(model: Transformer) -> None:
+    engine = Engine(model, max_context=20)
+    assert len(tokens(engine, [1] * 19, SamplingSettings())) == 1
+    with pytest.raises(Refused, match=r"20 tokens.*holds 20"):
+        engine.submit(Request([1] * 20))
+    with pytest.raises(Refused, match=r"22 tokens.*holds 20"):
+        engine.score([[1] * 22])
+    assert not engine.busy
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: SamplingSettings(temperature=-1), "temperature"),
+        (lambda: SamplingSettings(temperature=float("nan")), "temperature"),
+        (lambda: SamplingSettings(top_p=0), "top_p"),
+        (lambda: SamplingSettings(max_new_tokens=0), "max_new_tokens"),
+        (lambda: SamplingSettings(seed=2**64), "seed"),
+        (lambda: SamplingSettings(max_new_tokens=5, max_length=9), "both set"),
+        (lambda: SamplingSettings(temperature=0, top_p=0.9), "temperature 0"),
+        (lambda: SamplingSettings(temperature=0, n=2), "temperature 0"),
+    ],
+)
+def test_wrong_or_contradictory_settings_are_refused(make: object, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("prompt", [[], [60], [-1]])
+def test_prompts_of_no_or_unknown_tokens_are_refused(model: Transformer, prompt: list[int]) -> None:
+    with pytest.raises(UsageError):
+        Engine(model).submit(Request(prompt))
+
+
+def test_a_length_without_room_for_an_answer_is_refused(model: Transformer) -> None:
+    with pytest.raises(UsageError, match="max_length is 6"):
+        Engine(model).submit(Request(PROMPT, SamplingSettings(max_length=6)))
+
+
+def test_a_model_of_nan_says_so_and_the_engine_goes_on() -> None:
+    model = random_model()
+    engine = Engine(model)
+    with torch.no_grad():
+        good = model.norm.weight.clone()
+        model.norm.weight.fill_(float("nan"))
+    with pytest.raises(OwnlmError, match="not a finite number"):
+        tokens(engine, PROMPT, SamplingSettings())
+    with torch.no_grad():
+        model.norm.weight.copy_(good)
+    assert len(tokens(engine, PROMPT, SamplingSettings(max_new_tokens=3))) == 3
+    assert not engine.backend.tiles
+
+
+def test_a_vocabulary_of_one_token() -> None:
+    engine = Engine(random_model(vocab_size=1))
+    assert tokens(engine, [0], SamplingSettings(max_new_tokens=3)) == [0, 0, 0]
+
+
+def test_the_callers_model_is_not_changed_by_another_dtype(model: Transformer) -> None:
+    engine = Engine(model, dtype="bfloat16")
+    assert engine.backend.model.embedding.weight.dtype == torch.bfloat16
+    assert model.embedding.weight.dtype == torch.float32
+    assert len(tokens(engine, PROMPT, SamplingSettings(max_new_tokens=5))) == 5
+    with pytest.raises(UsageError, match="int3"):
+        Engine(model, dtype="int3")
+    with pytest.raises(UsageError, match="made for 256"):
+        Engine(model, max_context=257)
