@@ -76,8 +76,12 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in fp32 of final hidden states [..., C]."""
-        weight = self.embedding.weight if self.lm_head is None else self.lm_head.weight
-        return nn.functional.linear(hidden, weight).float()
+        return nn.functional.linear(hidden, self.head_weight).float()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, C]: the head's matrix, which is the embedding's when they are tied."""
+        return self.embedding.weight if self.lm_head is None else self.lm_head.weight
 
     def hidden(
         self, ids_BT: Tensor, *, positions_BT: Tensor | None = None, cache: KeyValueCache | None = None

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ownlm.console.errors import OwnlmError
@@ -22,6 +21,7 @@ from ownlm.corpus.batches import Batches
 from ownlm.model.transformer import Transformer
 from ownlm.training.checkpoint import prune, save_checkpoint
 from ownlm.training.log import RunLog
+from ownlm.training.loss import head_loss
 from ownlm.training.optimizer import Optimizer
 from ownlm.training.plan import TrainPlan
 from ownlm.training.schedule import learning_rate_factor
@@ -106,8 +106,9 @@ class Trainer:
     def loss_sum(self, batch: Tensor) -> Tensor:
         """Summed cross-entropy in nats of rows [B, T + 1]: each token predicts the next one."""
         with self.autocast():
-            logits = self.model(batch[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")
+            hidden = self.model.hidden(batch[:, :-1])
+        dtype = torch.bfloat16 if self.plan.dtype == "bfloat16" else torch.float32
+        return head_loss(hidden.flatten(0, 1), self.model.head_weight, batch[:, 1:].flatten(), dtype)
 
     def autocast(self) -> Any:
         """bf16 products where the plan says so; weights, norms and the loss stay in fp32."""
