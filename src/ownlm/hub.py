@@ -1,4 +1,4 @@
-"""Model names to local folders: a folder stands for itself, any other name is fetched from the Hugging Face hub."""
+"""Model names to local folders: a path stands for itself, another name is fetched from the hub."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def local_folder(name: str | os.PathLike[str], *, tokenizer_only: bool = False) 
         raise UsageError(
             f"not a local folder, and the hub could not give it ({type(error).__name__}: {reason[:200]}).",
             where=text,
-            why="Behind a mirror, set HF_ENDPOINT to its address; without a network, copy the folder here by hand.",
+            why="With a mirror, set HF_ENDPOINT to its address; without a network, copy the folder here.",
             do=f"the same command with the path of a local copy in place of {text}",
         ) from None

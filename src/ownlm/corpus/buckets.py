@@ -46,7 +46,7 @@ class Buckets:
                 file.write(part.data)
 
     def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For every number that shares its high bits with smaller ones: (first, previous, number), int64 arrays."""
+        """(first, previous, number), int64 arrays, of every number whose hash agrees with smaller ones."""
         for keys in self._sorted():
             same = (keys[1:] ^ keys[:-1]) <= self.number_mask
             later = np.flatnonzero(same) + 1

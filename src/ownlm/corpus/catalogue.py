@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Decisions:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.notes: dict[str, object] = {}
+        self.notes: dict[str, Any] = {}
         self.fate = mapped(folder / "fate", np.dtype(np.uint8))
         self.kept = mapped(folder / "kept", np.dtype(np.int64))
         self.similarity = mapped(folder / "similarity", np.dtype(np.float32))

@@ -1,9 +1,10 @@
 """Exact and near duplicates: which documents are the same text, or nearly, and which of them is kept.
 
-Near duplicates are found by MinHash with locality-sensitive hashing (Leskovec, Rajaraman, Ullman, "Mining of
-Massive Datasets", §3.4): a signature is cut into BANDS bands of ROWS values; two texts of similarity s meet in some
-band with probability 1 - (1 - s^ROWS)^BANDS (0.8: 99 %, 0.5: 22 %, 0.3: 1 %). Who meets is then compared on the
-whole signature and linked from THRESHOLD on. Linked documents form clusters; the first in reading order is kept.
+Near duplicates are found by MinHash with locality-sensitive hashing (Leskovec, Rajaraman, Ullman, "Mining
+of Massive Datasets", §3.4): a signature is cut into BANDS bands of ROWS values; two texts of similarity s
+meet in some band with probability 1 - (1 - s^ROWS)^BANDS (0.8: 99 %, 0.5: 22 %, 0.3: 1 %). Who meets is
+compared on the whole signature and linked from THRESHOLD on. Linked documents form clusters; the first in
+reading order is kept.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Clusters:
             np.minimum.at(self.parent, high, low)
 
     def unite_equal(self, keys: np.ndarray, folder: Path, ignore: int = 0) -> None:
-        """Put documents with the same uint64 key into the same cluster, except those with the key `ignore`."""
+        """Put documents with the same uint64 key into the same cluster; the key `ignore` stands for none."""
         buckets = Buckets(folder, len(keys), len(keys))
         for begin in range(0, len(keys), CHUNK):
             part = np.asarray(keys[begin : begin + CHUNK])

@@ -1,8 +1,8 @@
 """Hashes of texts: exact identity, a stable number for sampling and splitting, and MinHash signatures.
 
-Signatures estimate the Jaccard similarity of two texts' shingle sets (Broder, "On the resemblance and containment
-of documents", 1997). A shingle is a window of 24 bytes of the folded text that starts at a character: about five
-English words or eight Chinese characters, so that one rule serves every language.
+Signatures estimate the Jaccard similarity of two texts' shingle sets (Broder, "On the resemblance and
+containment of documents", 1997). A shingle is a window of 24 bytes of the folded text that starts at a
+character: about five English words or eight Chinese characters, so that one rule serves every language.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SEPARATOR = 0xFF  # never part of UTF-8
 _FOLD = bytes(b + 32 if 65 <= b <= 90 else b for b in range(256))
 _DELETE = bytes(range(33)) + string.punctuation.encode() + b"\x7f"
 
+NO_KEY = np.uint64(0)
 _MIX_1, _MIX_2 = (
     np.uint64(0xBF58476D1CE4E5B9),
     np.uint64(0x94D049BB133111EB),
@@ -33,7 +34,7 @@ _MIX_1, _MIX_2 = (
 
 
 def text_hash(data: bytes) -> bytes:
-    """128-bit BLAKE2b of a text's UTF-8: equal texts, equal hashes; two others collide with p < 1e-20 at 1e9."""
+    """128-bit BLAKE2b of a text's UTF-8; that any two of 1e9 texts collide has p < 1e-20."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -42,7 +43,7 @@ def stream_key(seed: int, purpose: str) -> np.uint64:
     return np.uint64(derive(seed, purpose))
 
 
-def mix(values: np.ndarray, key: np.uint64 = np.uint64(0)) -> np.ndarray:
+def mix(values: np.ndarray, key: np.uint64 = NO_KEY) -> np.ndarray:
     """Well mixed 64-bit values (splitmix64's finaliser) of uint64 values under a key."""
     x = values ^ key
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
@@ -71,8 +72,8 @@ def signatures(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         texts: UTF-8.
 
     Returns:
-        (signatures uint32 [rows, PERMUTATIONS], index of each row's text int64 [rows]). A text with fewer than
-        SHINGLE bytes after folding has no row: it is too short for a similarity to mean anything.
+        (signatures uint32 [rows, PERMUTATIONS], index of each row's text int64 [rows]). A text with fewer
+        than SHINGLE bytes after folding has no row: it is too short for a similarity to mean anything.
     """
     separator = bytes([SEPARATOR])
     folded = separator.join(texts).translate(_FOLD, _DELETE)

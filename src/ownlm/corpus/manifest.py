@@ -1,10 +1,9 @@
-"""The output folder: who may write into it, the files beside the shards, and putting a finished corpus in place."""
+"""The output folder: who may write into it, and putting a finished corpus in place."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ def inputs_hash(files: Iterable[SourceFile]) -> str | None:
     for file in files:
         if file.stream:
             return None
-        status = os.stat(file.path)
+        status = Path(file.path).stat()
         digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 

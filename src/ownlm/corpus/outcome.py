@@ -43,9 +43,13 @@ class Outcome:
 
 
 def steps(
-    parts: Sequence[Part], source_bytes: int, catalogue: Catalogue, decisions: Decisions, near: str
+    settings: PrepareSettings,
+    parts: Sequence[Part],
+    source_bytes: int,
+    catalogue: Catalogue,
+    decisions: Decisions,
 ) -> list[dict[str, Any]]:
-    """The steps of the manifest, from reading to the split, each with what went in, came out and was dropped."""
+    """The steps of the manifest, each with what went in, came out and was dropped."""
     flows: dict[str, Flow] = {}
     for part in parts:
         for name, counts in part.meta["steps"].items():
@@ -63,10 +67,25 @@ def steps(
     last = flows["split"]
     flows["encode"] = Flow(last.documents_out, last.documents_out, last.bytes_out, last.bytes_out)
     found = [{"step": name, **flow.as_dict()} for name, flow in flows.items()]
+    notes = {
+        "near duplicates": _near_note(settings, decisions),
+        "split": str(decisions.notes["split"]["rule"]),
+    }
     for step in found:
-        if step["step"] == "near duplicates":
-            step["mode"] = near
+        if notes.get(step["step"]):
+            step["note"] = notes[step["step"]]
     return found
+
+
+def _near_note(settings: PrepareSettings, decisions: Decisions) -> str:
+    if settings.near != settings.near_duplicates:
+        return "not looked for: the package rensa is not installed (pip install 'ownlm[data]')"
+    if settings.near == "off":
+        return "not looked for (--near-duplicates off)"
+    if settings.near == "group":
+        together = np.count_nonzero(decisions.similarity)
+        return f"{together:,} kept, each on one side with those it resembles (--near-duplicates group)"
+    return ""
 
 
 def fate_totals(catalogue: Catalogue, decisions: Decisions) -> tuple[list[int], list[int]]:
@@ -100,7 +119,7 @@ def describe_sources(found: Found, files: Sequence[SourceFile], parts: Sequence[
             )
             entry["files"] += count
             entry["bytes"] += size
-    not_read += sorted(refused.values(), key=lambda entry: (-entry["bytes"], entry["reason"]))
+    not_read += sorted(refused.values(), key=lambda entry: (-int(entry["bytes"]), entry["reason"]))
     return {
         "files": len(files),
         "bytes": sum(part.meta["source_bytes"] for part in parts),

@@ -1,7 +1,7 @@
 """How much of the validation text was seen in training: runs of 13 tokens that occur on both sides.
 
-13-grams are the measure of Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C. Each is hashed
-to 64 bits; training text is streamed past the hashes of the validation text.
+13-grams are the measure of Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C. Each is
+hashed to 64 bits; training text is streamed past the hashes of the validation text.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure(
         advance: called with the number of training tokens searched.
 
     Returns:
-        {"ngram", "share": {value, low, high, n}, "whole_documents", "sampled": share of the 13-grams looked at}.
+        {"ngram", "share": metric, "whole_documents", "sampled": share of the 13-grams that was looked for}.
     """
     train, validation = corpus.split("train"), corpus.split("validation")
     hashes, documents, keep = _validation_grams(validation, corpus.tokenizer.eos_id)
@@ -142,7 +142,7 @@ def search(task: Search) -> np.ndarray:
 
 
 def _interval(hit: np.ndarray, documents: np.ndarray) -> dict[str, Any]:
-    """The share of hits with its 95 % interval; documents are the sampling units (13-grams of one are not independent).
+    """The share of hits with its 95 % interval; the 13-grams of one document depend on each other.
 
     Ratio estimator: variance of sum(hits) / sum(n) over units, Cochran, "Sampling Techniques" (1977), §6.4.
     """

@@ -123,7 +123,7 @@ def _sides(
 
 
 def _encode(encoder: Encoder, texts: list[bytes], index: np.ndarray) -> np.ndarray:
-    """Ids of the texts, each after the end token, in the shards' dtype; `start` and `tokens` of `index` are set."""
+    """Ids of the texts, each after the end token; fills in `start` and `tokens` of the index rows."""
     dtype = token_dtype(encoder.tokenizer.vocab_size)
     encoded = encoder.encode_documents([text.decode("utf-8") for text in texts])
     lengths = np.fromiter((len(ids) + 1 for ids in encoded), np.int64, len(encoded))

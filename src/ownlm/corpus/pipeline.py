@@ -1,7 +1,7 @@
 """`prepare`, pass by pass: read and clean, find duplicates, split, tokenize, encode, compare, put in place.
 
-Every pass leaves its result in the output's `.work` folder, under a name that holds a fingerprint of what went into
-it. Going on after a kill is running again: what is there is not done again.
+Every pass leaves its result in the output's `.work` folder, under a name that holds a fingerprint of what
+went into it. Going on after a kill is running again: what is there is not done again.
 """
 
 from __future__ import annotations
@@ -105,10 +105,9 @@ class _Preparation:
             corpus = self._shards(counts, vocabulary, decisions)
         with self._timed("overlap"):
             corpus.manifest["overlap"] = self._overlap(corpus)
-        near = self.settings.near
         sources = outcome.describe_sources(self.found, self.files, parts)
         corpus.manifest["sources"] = sources
-        corpus.manifest["steps"] = outcome.steps(parts, sources["bytes"], catalogue, decisions, near)
+        corpus.manifest["steps"] = outcome.steps(self.settings, parts, sources["bytes"], catalogue, decisions)
         outcome.write_dropped(self.final / "dropped.jsonl", catalogue, decisions)
         outcome.write_sources(self.final / "sources.jsonl", self.files, parts)
         manifest.write_json(self.final / manifest.INPUTS, {"sha256": inputs})
@@ -131,7 +130,7 @@ class _Preparation:
         """A pattern that leaves the output folder out of a source folder that contains it."""
         output = os.path.realpath(self.settings.output)
         for source in self.settings.sources:
-            below = os.path.relpath(output, os.path.realpath(source)) if os.path.isdir(source) else ".."
+            below = os.path.relpath(output, os.path.realpath(source)) if Path(source).is_dir() else ".."
             if not below.startswith("..") and below != ".":
                 yield "/" + below.replace(os.sep, "/")
 

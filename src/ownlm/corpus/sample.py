@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,15 +62,15 @@ def make_vocabulary(
             tokenizer, why, sample = given, f"as given by --tokenizer {settings.tokenizer}", 0
         else:
             size = train_bytes(catalogue, decisions)
-            kind = settings.tokenizer_type
+            kind: Any = settings.tokenizer_type
             texts = sample_texts(catalogue, decisions, size, settings.seed)
             tokenizer = train_tokenizer(texts, vocab_size=settings.vocab_size, kind=kind, corpus_bytes=size)
+            assert tokenizer.training is not None
             why, sample = tokenizer.training.why, tokenizer.training.sample_bytes
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         tokenizer.save(partial)
-        kind = "given" if given is not None else settings.tokenizer_type
-        made = Vocabulary(folder, kind, why, sample)
+        made = Vocabulary(folder, "given" if given is not None else settings.tokenizer_type, why, sample)
         partial.joinpath(facts.name).write_text(json.dumps(asdict(made), default=str), encoding="utf-8")
         partial.replace(folder)
     found = json.loads(facts.read_text(encoding="utf-8"))

@@ -1,16 +1,15 @@
-"""The first pass: a reading task becomes a staged part on disk — cleaned texts, their hashes, their signatures.
+"""The first pass: a reading task becomes a staged part on disk: cleaned texts, their hashes and signatures.
 
-A part is five files that share a name: `.txt` (UTF-8 texts back to back), `.documents` (`STAGED` rows), `.signatures`
-and `.signed` (MinHash rows and the document of each), `.dropped` (JSON lines), `.json` (counts). The last one is
-written last, all under temporary names first: a part is there whole, or not at all. Its name holds a fingerprint of
-the sources and settings, so that going on after a kill is: skip what is there.
+A part is files that share a name: `.txt` (UTF-8 texts back to back), `.documents` (`STAGED` rows),
+`.signatures` and `.signed` (MinHash rows, the document of each), `.dropped` (JSON lines), `.json` (counts).
+The last one is written last, all under temporary names first: a part is there whole, or not at all. Its name
+holds a fingerprint of the sources and settings, so that going on after a kill is: skip what is there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -117,12 +116,12 @@ class Flow:
 
 
 def fingerprint(task: ReadTask, settings: str) -> str:
-    """Names the content of a part: the settings, and the task's bytes, or its files' names, sizes and times."""
+    """Names a part by what is in it: the settings, the task's bytes, or its files' names, sizes and times."""
     digest = hashlib.blake2b(settings.encode(), digest_size=8)
     for file in task.files:
         digest.update(f"\0{file.name}\0{file.kind}\0{file.explicit}".encode())
         if not file.stream:
-            status = os.stat(file.path)
+            status = Path(file.path).stat()
             digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
     if task.block is not None:
         digest.update(f"\0{task.block.line}\0{task.block.part}\0{task.encoding}\0".encode())

@@ -1,4 +1,4 @@
-"""Worker processes: tasks in, results in the tasks' order, whatever their number; none at all for small work."""
+"""Worker processes: tasks in, results out in the tasks' order; none at all for small work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 POLL_SECONDS = 0.2  # how often the progress line hears from the workers
-AHEAD = 2  # tasks in flight per worker: enough to keep it busy, few enough to bound results waiting for their turn
+AHEAD = 2  # tasks in flight per worker: it is never idle, and few results wait for their turn
 
 
 def cores() -> int:
@@ -149,7 +149,7 @@ def _map_here(
 def _anonymous_main() -> Iterator[None]:
     """Inside it `__main__` is an empty module.
 
-    A spawned process imports the parent's main script; a script that calls `ownlm.prepare` at its top level would
+    A spawned process imports the parent's main script; one that calls `ownlm.prepare` at its top level would
     run again in every worker. The tasks here are functions of this package, so the script is not needed.
     """
     main = sys.modules["__main__"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ownlm.console import output as out
 from ownlm.console.settings import verb
 
 if TYPE_CHECKING:
-    from ownlm.corpus.outcome import Outcome
     from ownlm.corpus.shards import Corpus
 
 
@@ -38,9 +38,9 @@ def prepare(
 ) -> Corpus:
     """Make a corpus folder out of text: cleaned, deduplicated, split, tokenized.
 
-    SRC is any number of files, folders (read recursively, as .gitignore says), globs, or - for stdin: plain text,
-    Markdown, HTML, source code, JSON and JSON Lines, CSV, Parquet, each also gzip, xz or zstd. A command that was
-    interrupted goes on when it is typed again.
+    SRC is any number of files, folders (read recursively, as .gitignore says), globs, or - for stdin:
+    plain text, Markdown, HTML, source code, JSON and JSON Lines, CSV, Parquet, each also gzip, xz or zstd.
+    A command that was interrupted goes on when it is typed again.
 
     Args:
         sources: files, folders, globs, or - for stdin.
@@ -50,10 +50,11 @@ def prepare(
         tokenizer_type: bpe (byte-level), char or word (both fall back to bytes).
         column: the column (JSON key) that holds the text.
         documents: a plain text file is one document (file), or each of its lines is (line).
-        validation: hash:0.05 (a share of the documents), tail:0.1 (the end of each), none, or files and folders
-            that are never trained on; auto is hash:0.05, and tail:0.1 with fewer than 20 documents.
-        group_by: what is never split between training and validation: folder, a column, or re:PATTERN with one
-            group, searched in the path.
+        validation: hash:0.05 (a share of the documents), tail:0.1 (the end of each), none, or files and
+            folders that are never trained on (may be repeated); auto is hash:0.05, and tail:0.1 with fewer
+            than 20 documents.
+        group_by: what is never split between training and validation: folder, a column, or re:PATTERN
+            with one group, searched in the path.
         near_duplicates: drop all but the first of nearly equal texts, or group them on one side, or off.
         exact_duplicates: drop all but the first of equal texts, or keep them.
         filters: a quality filter by name (may be repeated); docs/prepare.md lists them.
@@ -67,6 +68,7 @@ def prepare(
     """
     from ownlm.corpus.pipeline import prepare_corpus
     from ownlm.corpus.settings import PrepareSettings
+    from ownlm.corpus.summary import show
 
     outcome = prepare_corpus(
         PrepareSettings(
@@ -90,11 +92,8 @@ def prepare(
         )
     )
     show(outcome)
+    corpus = outcome.corpus
+    out.next_commands(f"ownlm pretrain {shlex.quote(str(corpus.path))} -o run")
     if json and out.from_cli():
-        out.result_json(outcome.corpus.manifest)
-    return outcome.corpus
-
-
-def show(outcome: Outcome) -> None:
-    out.say(str(outcome.corpus.manifest["steps"]))
-    out.say(str(outcome.seconds))
+        out.result_json(corpus.manifest)
+    return corpus
