@@ -111,7 +111,13 @@ def _table(
     from rich import box
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_header=any(headers),
+    )
     for index, header in enumerate(headers):
         shown.add_column(header, justify="right" if index in numeric else "left", overflow="fold")
     for row in rows:
