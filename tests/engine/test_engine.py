@@ -96,9 +96,9 @@ def test_a_prompt_that_fills_the_window_is_refused_with_both_numbers(model: Tran
         (lambda: SamplingSettings(top_p=0), "top_p"),
         (lambda: SamplingSettings(max_new_tokens=0), "max_new_tokens"),
         (lambda: SamplingSettings(seed=2**64), "seed"),
-        (lambda: SamplingSettings(max_new_tokens=5, max_length=9), "both set"),
-        (lambda: SamplingSettings(temperature=0, top_p=0.9), "temperature 0"),
-        (lambda: SamplingSettings(temperature=0, n=2), "temperature 0"),
+        (lambda: SamplingSettings(max_new_tokens=5, max_length=9), "max_length: set together"),
+        (lambda: SamplingSettings(temperature=0, top_p=0.9), "temperature: 0"),
+        (lambda: SamplingSettings(temperature=0, n=2), "temperature: 0"),
     ],
 )
 def test_wrong_or_contradictory_settings_are_refused(make: object, says: str) -> None:

@@ -61,18 +61,18 @@ class SamplingSettings:
         ):
             value = getattr(self, name)
             if not good or (isinstance(value, float) and not math.isfinite(value)):
-                raise UsageError(f"{name} is {value}; it must be {rule}.", where="sampling settings")
+                raise UsageError(f"{value} is not possible; it must be {rule}.", where=name)
         if self.max_new_tokens is not None and self.max_length is not None:
             raise UsageError(
-                "max_new_tokens and max_length are both set.",
-                where="sampling settings",
+                "set together with max_new_tokens.",
+                where="max_length",
                 why="max_length counts prompt and answer, max_new_tokens the answer alone.",
                 do="only one of them",
             )
         if self.temperature == 0 and (self.top_k > 1 or self.top_p < 1 or self.min_p > 0 or self.n > 1):
             raise UsageError(
-                "temperature 0 always takes the most probable token.",
-                where="sampling settings",
+                "0 always takes the most probable token.",
+                where="temperature",
                 why="top_k, top_p, min_p and several sequences would change nothing.",
                 do="a temperature above 0, or leave the others out",
             )

@@ -1,0 +1,197 @@
+"""Continuing text: the engine's tokens as text that is valid at every moment.
+
+Held back until it is certain: bytes of an unfinished character, and what may be the beginning of a stop
+string.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ownlm.engine.requests import Request
+
+if TYPE_CHECKING:
+    from ownlm.corpus.tokenizer import Tokenizer
+    from ownlm.engine.engine import Engine
+    from ownlm.engine.requests import Event, SamplingSettings
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt.
+
+    Args:
+        prompt, text: text before, and text that was generated (without a stop string).
+        index: number of the sequence, from 0, when several were asked for.
+        prompt_tokens: of the prompt's text (the <|endoftext|> before it is not counted).
+        new_tokens: generated ones, a final <|endoftext|> included.
+        finish_reason: "stop": the model ended the text or a stop string appeared; "length".
+        stop: the stop string that appeared.
+        seed: of the request.
+        logprob: log-probability of the generated tokens together, nats.
+        bytes_dropped: bytes of an unfinished character at the end, which cannot be shown.
+    """
+
+    prompt: str
+    text: str
+    index: int
+    prompt_tokens: int
+    new_tokens: int
+    finish_reason: str
+    stop: str | None
+    seed: int
+    logprob: float
+    bytes_dropped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that became certain: of which prompt and sequence; the last one holds the completion."""
+
+    prompt: int
+    index: int
+    text: str
+    completion: Completion | None = None
+
+
+class TextStream:
+    """Text from token bytes.
+
+    Args:
+        stop: strings that end the text; they are not part of it.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self.stop = tuple(stop)
+        self.stopped: str | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def push(self, data: bytes) -> str:
+        """The text that is certain after these bytes; once `stopped` is set there is no more."""
+        self._held += self._decoder.decode(data)
+        places = [(self._held.find(stop), -len(stop), stop) for stop in self.stop if stop in self._held]
+        if places:
+            place, _, self.stopped = min(places)
+            text, self._held = self._held[:place], ""
+            return text
+        certain = len(self._held) - self._doubtful()
+        text, self._held = self._held[:certain], self._held[certain:]
+        return text
+
+    def finish(self) -> str:
+        """What was held back and is certain now that nothing follows."""
+        text, self._held = self._held, ""
+        return text
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes of a character that has not ended."""
+        return len(self._decoder.getstate()[0])
+
+    def _doubtful(self) -> int:
+        """Length of the longest end of the held text that may begin a stop string."""
+        for length in range(min(len(self._held), max(map(len, self.stop), default=1) - 1), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self.stop):
+                return length
+        return 0
+
+
+class _Writing:
+    """One sequence while it is written."""
+
+    def __init__(self, prompt: Prompt, seed: int, stop: Sequence[str]) -> None:
+        self.prompt, self.seed = prompt, seed
+        self.stream = TextStream(stop)
+        self.text, self.tokens, self.logprob = "", 0, 0.0
+
+    def add(self, event: Event, data: bytes) -> tuple[str, Completion | None]:
+        """The text that one more token makes certain, and the completion when the sequence has ended."""
+        self.tokens += 1
+        self.logprob += event.logprob
+        text = self.stream.push(data)
+        ended = event.finish_reason is not None or self.stream.stopped is not None
+        if ended and self.stream.stopped is None:
+            text += self.stream.finish()
+        self.text += text
+        return text, self._completion(event) if ended else None
+
+    def _completion(self, event: Event) -> Completion:
+        stopped = self.stream.stopped
+        return Completion(
+            prompt=self.prompt.text,
+            text=self.text,
+            index=event.index,
+            prompt_tokens=self.prompt.tokens,
+            new_tokens=self.tokens,
+            finish_reason="stop" if stopped is not None else str(event.finish_reason),
+            stop=stopped,
+            seed=self.seed,
+            logprob=self.logprob,
+            bytes_dropped=self.stream.unfinished_bytes if stopped is None else 0,
+        )
+
+
+class Prompt(NamedTuple):
+    """A text to continue: ids start with <|endoftext|>, as every document did in training."""
+
+    text: str
+    ids: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text alone."""
+        return len(self.ids) - 1
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
+    """A text as what the model reads."""
+    return Prompt(text, [tokenizer.eos_id, *tokenizer.encode(text).tolist()])
+
+
+def continue_texts(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    settings: Sequence[SamplingSettings],
+    stop: Sequence[str] = (),
+) -> Iterator[Piece]:
+    """Continue prompts, all at the same time; yields text as it becomes certain.
+
+    The engine must not be shared with another caller in the meantime: its events would be lost here.
+
+    Args:
+        prompts: from `encode_prompt`.
+        settings: one for each prompt.
+        stop: strings that end a text.
+
+    Raises:
+        Refused: a prompt that fills the context window; then nothing is generated.
+    """
+    numbers: dict[int, int] = {}
+    writing: dict[tuple[int, int], _Writing] = {}
+    try:
+        for number, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
+            request_id = engine.submit(Request(prompt.ids, sampling))
+            numbers[request_id] = number
+            for index in range(sampling.n):
+                writing[request_id, index] = _Writing(prompt, sampling.seed, stop)
+        while writing:
+            for event in engine.step():
+                key = (event.request_id, event.index)
+                text, completion = writing[key].add(event, tokenizer.token_bytes(event.token_id))
+                if completion is not None:
+                    engine.cancel(*key)  # after a stop string the engine does not know that it has ended
+                    del writing[key]
+                if text or completion is not None:
+                    yield Piece(numbers[event.request_id], event.index, text, completion)
+    finally:
+        for request_id in numbers:
+            engine.cancel(request_id)

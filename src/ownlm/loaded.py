@@ -1,0 +1,221 @@
+"""A model that is ready for use: `load(run)` gives the object with tokenizer and engine behind one name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ownlm.console.errors import Refused, UsageError
+from ownlm.continuation import Completion, Piece, Prompt, continue_texts, encode_prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from ownlm.corpus.tokenizer import Tokenizer
+    from ownlm.engine.engine import Engine
+    from ownlm.engine.requests import SamplingSettings
+    from ownlm.model.transformer import Transformer
+
+DEFAULT_NEW_TOKENS = 200  # about two paragraphs; when neither max_length nor max_new_tokens is given
+
+
+class LoadedModel:
+    """A run folder opened for use.
+
+    Args:
+        path: the folder.
+        run: what its run.json says; {} for a model from elsewhere.
+        tokenizer: text to ids and back.
+        engine: generates and scores token ids.
+    """
+
+    def __init__(self, path: Path, run: dict[str, Any], tokenizer: Tokenizer, engine: Engine) -> None:
+        self.path, self.run, self.tokenizer, self.engine = path, run, tokenizer, engine
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        parameters = self.model.num_parameters()
+        return f"LoadedModel({str(self.path)!r}, {parameters:,} parameters, context {self.context:,})"
+
+    @property
+    def model(self) -> Transformer:
+        """The weights."""
+        return self.engine.backend.model
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together at most."""
+        return self.engine.max_context
+
+    @property
+    def taught(self) -> list[str]:
+        """What the model was taught: "continues text", "chat", names of tasks."""
+        return [str(what) for what in self.run.get("taught", ["continues text"])]
+
+    def generate(
+        self, prompt: str | Sequence[str] = "", *, completion_only: bool = False, **options: Any
+    ) -> str | list[str]:
+        """Continue a text; the options and their defaults are those of `ownlm generate`.
+
+        Returns:
+            The prompt and what follows it; a list of texts for several prompts or `num_return_sequences`.
+        """
+        found = self.complete(prompt, **options)
+        texts = [c.text if completion_only else c.prompt + c.text for c in found]
+        return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
+
+    def complete(self, prompt: str | Sequence[str] = "", **options: Any) -> list[Completion]:
+        """Like `generate`, with token counts, finish reason and seed of each sequence, in order."""
+        pieces = self.stream(prompt, **options)
+        found = [(piece.prompt, piece.index, piece.completion) for piece in pieces if piece.completion]
+        return [completion for _, _, completion in sorted(found, key=lambda entry: entry[:2])]
+
+    def stream(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        max_length: int | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        num_return_sequences: int = 1,
+    ) -> Iterator[Piece]:
+        """Yield text as it becomes certain; see `generate`."""
+        from ownlm.engine.requests import SamplingSettings
+
+        stop = _stop_strings(stop)
+        if max_length is None and max_new_tokens is None:
+            max_new_tokens = DEFAULT_NEW_TOKENS
+        settings = SamplingSettings(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            max_new_tokens=max_new_tokens,
+            # The <|endoftext|> before the prompt is not part of what the user counts.
+            max_length=None if max_length is None else max_length + 1,
+            stop_token_ids=(self.tokenizer.eos_id,),
+            seed=draw_seed() if seed is None else seed,
+            n=num_return_sequences,
+        )
+        prompts = [self._prompt(p, settings) for p in ([prompt] if isinstance(prompt, str) else prompt)]
+        return continue_texts(self.engine, self.tokenizer, prompts, [settings] * len(prompts), stop)
+
+    def _prompt(self, text: str, settings: SamplingSettings) -> Prompt:
+        """A prompt; refused when it leaves no room, with the numbers that the user can count."""
+        prompt = encode_prompt(self.tokenizer, text)
+        tokens = prompt.tokens
+        if len(prompt.ids) >= self.context:
+            raise Refused(
+                f"the prompt has {tokens:,} tokens; the model's context window holds {self.context:,}, "
+                "the start of the text and the answer included.",
+                where="prompt",
+                do=f"a prompt of at most {self.context - 2:,} tokens",
+            )
+        if settings.max_length is not None and settings.max_length <= len(prompt.ids):
+            raise UsageError(
+                f"--max-length is {settings.max_length - 1:,}, and the prompt has {tokens:,} tokens already.",
+                where="--max-length",
+                why="It counts prompt and answer together.",
+                do="--max-new-tokens 100",
+            )
+        return prompt
+
+
+def load(
+    model: str | os.PathLike[str] | LoadedModel,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_context: int | None = None,
+) -> LoadedModel:
+    """Open a model for use.
+
+    Args:
+        model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
+        device: cpu, cuda, mps, or auto.
+        dtype: float32, bfloat16, or auto: the stored one (float32 on a CPU without bf16 arithmetic).
+        max_context: a smaller context window than the model was made for.
+
+    Raises:
+        UsageError: there is no such model. Refused: the folder holds something else or is damaged.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    from ownlm.corpus.tokenizer import Tokenizer
+    from ownlm.engine.engine import Engine
+    from ownlm.model.checkpoint import load_model
+    from ownlm.training.setup import choose_device
+
+    path = resolve(model)
+    where = choose_device(device)
+    tokenizer = Tokenizer.load(path)
+    weights = load_model(path, device=where, dtype=_stored_dtype(path) if dtype == "auto" else None)
+    if tokenizer.vocab_size > weights.config.vocab_size:
+        raise Refused(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {weights.config.vocab_size:,}.",
+            where=path,
+            why="They do not belong together.",
+        )
+    return LoadedModel(
+        path, read_run(path), tokenizer, Engine(weights, dtype=dtype, max_context=max_context)
+    )
+
+
+def resolve(model: str | os.PathLike[str]) -> Path:
+    """The folder that a MODEL argument means; a name on the hub is fetched."""
+    from ownlm.locate import find_run
+
+    name, path = os.fspath(model), Path(model)
+    on_hub = re.fullmatch(r"[\w-]+/[\w.-]+", name) is not None
+    if on_hub and not path.exists() and not path.parent.exists():
+        from ownlm.hub import local_folder
+
+        return local_folder(name)
+    return find_run(path)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """run.json of a run folder, or of the run that a checkpoint folder belongs to; {} for other models."""
+    for folder in (path, path.parent.parent) if path.parent.name == "checkpoints" else (path,):
+        file = folder / "run.json"
+        if file.is_file():
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise Refused(f"not valid JSON: {error}.", where=file) from None
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def draw_seed() -> int:
+    """A seed that is short enough to be typed again."""
+    return secrets.randbelow(10**9)
+
+
+def _stored_dtype(path: Path) -> torch.dtype | None:
+    """bfloat16 when config.json says so; else None, which loads float32."""
+    import torch
+
+    content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return torch.bfloat16 if content.get("dtype", content.get("torch_dtype")) == "bfloat16" else None
+
+
+def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    if "" in stops:
+        raise UsageError("an empty stop string would end every text at once.", where="--stop")
+    return stops

@@ -1,0 +1,65 @@
+"""What the verbs that take text agree on: `@file` and `-` are read, everything else is text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ownlm.console import output as out
+from ownlm.console.errors import Refused, UsageError
+
+MAX_TEXT_BYTES = 1_000_000_000  # an argument, not a corpus
+
+
+def read_argument(word: str) -> str:
+    """The text that an argument means.
+
+    Args:
+        word: `@path` (the file's content), `-` (standard input), or the text itself.
+
+    Raises:
+        UsageError: no such file. Refused: not UTF-8 text.
+    """
+    if word == "-":
+        return read_stdin()
+    if word.startswith("@") and len(word) > 1:
+        return read_file(Path(word[1:]))
+    return word
+
+
+def read_file(path: Path) -> str:
+    """A text file in any encoding that `prepare` knows; another one than UTF-8 is said."""
+    from ownlm.corpus.encodings import NotText, decode
+
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise Refused(f"larger than {MAX_TEXT_BYTES // 10**6} MB.", where=path, do="ownlm prepare")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError("no such file.", where=path) from None
+    except IsADirectoryError:
+        raise UsageError("a folder, a file is needed.", where=path) from None
+    try:
+        decoded = decode(data)
+    except NotText as error:
+        raise Refused(f"not a text file: {error}.", where=path) from None
+    if decoded.encoding not in ("utf-8", "ascii"):
+        out.say(f"{path}: read as {decoded.encoding}")
+    if decoded.replaced:
+        out.warn(f"{path}: {decoded.replaced:,} characters could not be decoded and are shown as \ufffd.")
+    return decoded.text
+
+
+def read_stdin() -> str:
+    """Standard input as UTF-8 text, without the line end that `echo` adds."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("there is no standard input to read.", where="-")
+    if sys.stdin.isatty():
+        out.say("Reading from the keyboard; end with Ctrl-D (Windows: Ctrl-Z, Enter).")
+    buffer = getattr(sys.stdin, "buffer", None)
+    try:
+        text = sys.stdin.read() if buffer is None else buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused(f"byte {error.start:,} is not UTF-8.", where="standard input") from None
+    text = text.replace("\r\n", "\n")
+    return text[:-1] if text.endswith("\n") else text
