@@ -21,6 +21,7 @@ def sample(
     resume: bool = False,
     dedup: bool = True,
     from_: str | None = None,
+    near: list[str] = ["auto"],  # noqa: B006
     needed: str,
     config: Path | None = None,
 ) -> None:
@@ -32,6 +33,9 @@ def sample(
         sources: files and
             folders.
         stop: where to end.
+        kind: a (first) or b.
+        from_: hash:0.05 or a name.
+        near: drop, all of them.
         needed: must be given.
 
     Returns:
@@ -84,6 +88,9 @@ def test_help_shows_arguments_options_defaults_and_no_python():
     assert "--needed TEXT Must be given. [required]" in words
     assert "Where to end. [may be repeated]" in words
     assert "--dedup / --no-dedup [default: yes]" in words
+    assert "a (first) or b. [default: a]" in words
+    assert "hash:0.05 or a name." in words
+    assert "Drop, all of them. [default: auto; may be repeated]" in words
     assert "nothing that belongs" not in text
     assert "None" not in text
     assert max(map(len, text.splitlines())) <= 80

@@ -85,7 +85,7 @@ def build(function: Callable[..., Any], invoke: Callable[[dict[str, Any]], None]
     parameters: list[click.Parameter] = []
     rows: list[tuple[str, str]] = []
     for parameter in inspect.signature(function).parameters.values():
-        help_text = helps.get(parameter.name, "")
+        help_text = _capitalised(helps.get(parameter.name, ""), hints[parameter.name])
         made = _parameter(parameter, hints[parameter.name], help_text)
         parameters.append(made)
         if isinstance(made, click.Argument):
@@ -127,7 +127,15 @@ def docstring_parts(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
             helps[current] = start[2]
         elif current and line.strip():
             helps[current] += " " + line.strip()
-    return description.strip(), {name: text[:1].upper() + text[1:] for name, text in helps.items()}
+    return description.strip(), helps
+
+
+def _capitalised(text: str, annotation: Any) -> str:
+    """A sentence begins with a capital, but a value that is typed (`bpe`, `hash:0.05`) stays as it is."""
+    first = re.match(r"[^\s,;]*", text)
+    word = first[0] if first else ""
+    typed = not word.isalpha() or word in get_args(annotation)
+    return text if typed else text[:1].upper() + text[1:]
 
 
 def option_name(name: str) -> str:
@@ -149,7 +157,8 @@ def _parameter(parameter: inspect.Parameter, annotation: Any, help_text: str) ->
     declarations = [SHORT[name]] if name in SHORT else []
     notes = ["required"] if needed else []
     if not needed and default not in (None, "") and default != []:
-        notes.append(f"default: {default}")
+        shown = ", ".join(map(str, default)) if isinstance(default, list) else default
+        notes.append(f"default: {shown}")
     if many and "repeated" not in help_text:
         notes.append("may be repeated")
     return click.Option(
