@@ -18,7 +18,7 @@ from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ownlm.verbs._loaded import load
+    from ownlm.loaded import load
     from ownlm.verbs.doctor import doctor
     from ownlm.verbs.evaluate import evaluate
     from ownlm.verbs.generate import generate
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     from ownlm.verbs import VERBS, load_verb
 
     if name == "load":
-        from ownlm.verbs._loaded import load
+        from ownlm.loaded import load
 
         return load
     if name in VERBS:
