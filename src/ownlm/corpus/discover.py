@@ -11,12 +11,13 @@ from pathlib import Path
 
 from ownlm.console.errors import UsageError, did_you_mean
 from ownlm.corpus import kinds
-from ownlm.corpus.encodings import NotText, detect
+from ownlm.corpus.encodings import NotText, UnknownEncoding, detect
 from ownlm.corpus.ignore import IgnoreRules
 
 ALWAYS = IgnoreRules(["__pycache__/", "node_modules/", "*.egg-info/", "CVS/"])
 HEAD = 8192  # bytes looked at to tell text from other content
 UNPACK = {"gzip": "gunzip -k FILE", "xz": "unxz -k FILE", "bz2": "bunzip2 -k FILE", "zstd": "unzstd FILE"}
+ICONV = "iconv -f ENCODING -t UTF-8 FILE > FILE.utf8.txt"
 STDIN = "<stdin>"
 
 
@@ -98,6 +99,8 @@ def discover(sources: Sequence[str | os.PathLike[str]], *, exclude: Sequence[str
         else:
             for match in _expand(text):
                 walk.add(match, explicit=False)
+    for path, root in walk.links:
+        walk.link(path, root)
     not_read = sorted(walk.not_read.values(), key=lambda n: (-n.bytes, -n.files, n.reason))
     return Found(sorted(walk.files.values(), key=lambda f: f.name), not_read)
 
@@ -120,6 +123,7 @@ class _Walk:
     def __init__(self, exclude: IgnoreRules) -> None:
         self.exclude = exclude
         self.files: dict[str, SourceFile] = {}
+        self.links: list[tuple[str, str]] = []  # in folders; followed last, so that a file keeps its own name
         self.not_read: dict[str, NotRead] = {}
 
     def add(self, path: str, explicit: bool) -> None:
@@ -150,7 +154,7 @@ class _Walk:
             if reason is not None:
                 self.leave(entry.path, reason, by_rule=True)
             elif entry.is_symlink():
-                self.link(entry.path, root)
+                self.links.append((entry.path, root))
             elif is_folder:
                 self.folder(entry.path, root, relative, rules)
             else:
@@ -259,6 +263,9 @@ def refused(path: str, head: bytes, kind: str, compression: str | None) -> tuple
         return None
     try:
         detect(head, complete=len(head) < HEAD)
+    except UnknownEncoding as problem:
+        if kind != "html":  # a page may declare its encoding
+            return f"{suffix or 'no extension'}: {problem}", ICONV
     except NotText as problem:
         if suffix in kinds.NOT_TEXT:
             return f"{suffix}: {kinds.NOT_TEXT[suffix]}, not text", ""

@@ -45,6 +45,10 @@ class NotText(ValueError):
     """The bytes are no text that can be read; the message says why."""
 
 
+class UnknownEncoding(NotText):
+    """They may be text, in an encoding that none of ours explains."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A text, the encoding it was in, and how many U+FFFD stand for broken bytes."""
@@ -121,15 +125,12 @@ _PLAUSIBLE = re.compile(
 
 def _wide(sample: bytes) -> str:
     """UTF-32 or UTF-16 without a mark: what reads as the most plausible characters, ASCII counting double."""
-    for name, zero, plane in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
-        if len(sample) >= 4 and not sample[zero::4].strip(b"\0") and max(sample[plane::4]) <= 0x10:
-            return name
     scores = {}
-    for name in ("utf-16-le", "utf-16-be"):
+    for name, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
         text = codecs.getincrementaldecoder(name)(errors="replace").decode(sample)
         plausible = "".join(_PLAUSIBLE.findall(text))
         if len(text) - len(plausible) <= IMPLAUSIBLE_SHARE * len(text):
-            scores[name] = len(plausible) + len(plausible.encode("ascii", "ignore"))
+            scores[name] = unit * (len(plausible) + len(plausible.encode("ascii", "ignore")))
     if not scores:
         raise NotText("zero bytes")
     return max(scores, key=scores.__getitem__)
@@ -148,7 +149,7 @@ def _legacy(sample: bytes) -> str:
     scores = {"latin-1": _latin_score(sample), "gb18030": _gb_score(sample), "big5": _big5_score(sample)}
     best = max(scores, key=scores.__getitem__)
     if scores[best] < LEAST_LIKELY:
-        raise NotText("encoding not recognised")
+        raise UnknownEncoding("encoding not recognised")
     if best == "latin-1" and re.search(rb"[\x80-\x9f]", sample):
         return "cp1252"
     return best

@@ -16,7 +16,7 @@ _ENGLISH = frozenset(
 )
 _OTHER_LATIN = frozenset(
     """der die das und ist nicht ein eine mit den von zu auf sich dem le la les et des est une pour que
-    pas el los las por con una del se il che di per non della een het van en op niet e o os do da em
+    pas el los las por con una del se il che di per non della een het van en op niet os do da em
     um""".split()  # noqa: SIM905
 )
 

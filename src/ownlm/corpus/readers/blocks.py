@@ -82,7 +82,7 @@ def paragraphs(chunks: Iterable[bytes], size: int = BLOCK) -> Iterator[Block]:
             held = held[cut:]
         waiting, total = [held], len(held)
     held = b"".join(waiting)
-    if held or not part:
+    if held:
         yield Block(line, part + 1 if part else 0, held)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ownlm.corpus.discover import SourceFile
+from ownlm.corpus.documents import Dropped
 from ownlm.corpus.kinds import compression_of
 
 CHUNK = 1 << 20  # bytes a chunk, at most
@@ -101,6 +102,12 @@ class Chunks:
         else:
             with Path(self.file.path).open("rb") as stream:
                 yield from self._expand(stream)
+
+    def problems(self) -> Iterator[Dropped]:
+        """The problem, if there is one, once the iteration is over."""
+        if self.problem:
+            left = max(0, self.file.size - self.position)
+            yield Dropped(self.file.name, self.problem, self.detail, left)
 
     def _raw(self, stream: BinaryIO, size: int) -> Iterator[bytes]:
         while data := stream.read(size):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
-from ownlm.corpus.discover import SourceFile
+from ownlm.corpus.discover import ICONV, SourceFile
 from ownlm.corpus.documents import Document, Dropped
-from ownlm.corpus.encodings import Decoded, NotText, decode
+from ownlm.corpus.encodings import Decoded, NotText, UnknownEncoding, decode
 from ownlm.corpus.readers.opening import Opened
 from ownlm.corpus.readers.settings import ReadSettings
 from ownlm.corpus.readers.text import EMPTY
@@ -135,15 +135,18 @@ def read(file: SourceFile, settings: ReadSettings, opened: Opened) -> Iterator[D
     try:
         decoded = decode_page(bytes(data))
         text = page_text(decoded.text)
+    except UnknownEncoding as problem:
+        yield Dropped(file.name, str(problem), "", file.size, ICONV.replace("FILE", f"'{file.path}'"))
+        return
     except NotText as problem:
         yield Dropped(file.name, f"not text: {problem}", bytes=file.size)
         return
     except ValueError as error:
         yield Dropped(file.name, "broken HTML", str(error), file.size)
         return
+    yield from opened.raw.problems()
     if text:
         group = settings.path_group(file)
         yield Document(text, file.name, 1, group, file.kind, decoded.encoding, 0, decoded.replaced)
     else:
         yield Dropped(file.name, EMPTY)
-    yield from opened.problems()

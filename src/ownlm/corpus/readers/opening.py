@@ -6,12 +6,10 @@ import codecs
 import itertools
 from collections.abc import Iterator
 
-from ownlm.corpus.discover import SourceFile
+from ownlm.corpus.discover import ICONV, SourceFile
 from ownlm.corpus.documents import Dropped
-from ownlm.corpus.encodings import NotText, Utf8Stream
+from ownlm.corpus.encodings import NotText, UnknownEncoding, Utf8Stream
 from ownlm.corpus.readers.compression import Chunks
-
-NOT_TEXT = "not text"
 
 
 class Opened:
@@ -25,7 +23,7 @@ class Opened:
         self.file = file
         self.raw = Chunks(file)
         self._stream = Utf8Stream(self.raw)
-        self.broken = False
+        self.broken = self._any = False
         self._dropped: list[Dropped] = []
 
     @property
@@ -40,9 +38,13 @@ class Opened:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._stream
+            for chunk in self._stream:
+                self._any |= bool(chunk)
+                yield chunk
+        except UnknownEncoding as problem:
+            self._drop(str(problem), do=ICONV.replace("FILE", f"'{self.file.path}'"))
         except NotText as problem:
-            self._drop(f"{NOT_TEXT}: {problem}", do=encoding_help(str(problem)))
+            self._drop(f"not text: {problem}")
         except OSError as error:
             self._drop("cannot be read", error.strerror or str(error))
 
@@ -61,13 +63,8 @@ class Opened:
                 yield decoder.decode(chunk, last)
 
     def problems(self) -> Iterator[Dropped]:
-        """What is to be reported once the iteration is over: damage, content that is not text."""
+        """What is to be reported once the iteration is over: damage, content that is not text, no content."""
         yield from self._dropped
-        if self.raw.problem:
-            left = max(0, self.file.size - self.position)
-            yield Dropped(self.file.name, self.raw.problem, self.raw.detail, left)
-
-
-def encoding_help(problem: str) -> str:
-    """The command that reads a file in an encoding that is not recognised."""
-    return "iconv -f ENCODING -t UTF-8 FILE" if "encoding" in problem else ""
+        if not (self._any or self._dropped or self.raw.problem):
+            yield Dropped(self.file.name, "empty text")
+        yield from self.raw.problems()
