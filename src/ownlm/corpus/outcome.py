@@ -101,7 +101,7 @@ def fate_totals(catalogue: Catalogue, decisions: Decisions) -> tuple[list[int], 
 
 def describe_sources(found: Found, files: Sequence[SourceFile], parts: Sequence[Part]) -> dict[str, Any]:
     """The manifest's "sources": files and bytes, read and not read."""
-    not_read = [
+    not_read: list[dict[str, Any]] = [
         {
             "reason": group.reason,
             "files": group.files,
@@ -119,7 +119,7 @@ def describe_sources(found: Found, files: Sequence[SourceFile], parts: Sequence[
             )
             entry["files"] += count
             entry["bytes"] += size
-    not_read += sorted(refused.values(), key=lambda entry: (-int(entry["bytes"]), entry["reason"]))
+    not_read += sorted(refused.values(), key=lambda entry: (-entry["bytes"], entry["reason"]))
     return {
         "files": len(files),
         "bytes": sum(part.meta["source_bytes"] for part in parts),

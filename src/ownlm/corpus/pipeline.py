@@ -24,6 +24,7 @@ from ownlm.corpus import manifest, outcome, overlap, pieces
 from ownlm.corpus.catalogue import Catalogue, Decisions
 from ownlm.corpus.decide import decide
 from ownlm.corpus.discover import Found, SourceFile, discover
+from ownlm.corpus.filters import known
 from ownlm.corpus.outcome import Outcome
 from ownlm.corpus.readers import plan_tasks
 from ownlm.corpus.sample import Vocabulary, load_given, make_vocabulary
@@ -69,19 +70,21 @@ class _Preparation:
         self.work = settings.output / manifest.WORK
         self.final = self.work / "final"
         self.seconds: dict[str, float] = {}
-        self.rule = settings.rule
+        self.rule, self.reading = settings.rule, settings.reading
         self.validation_tasks = 0
 
     def run(self) -> Outcome:
         """All passes."""
-        load_given(self.settings)  # a wrong tokenizer must fail before the work
+        load_given(self.settings)  # what is typed wrongly must fail before the work
+        for name in self.settings.filters:
+            known(name)
         self.found, self.validation_files = self._discover()
         self.files = [*self.validation_files, *self.found.files]
+        tasks = self._stage_tasks()
+        first = list(itertools.islice(tasks, 2))  # a missing column is found here
         inputs = manifest.inputs_hash(self.files)
         if manifest.claim(self.settings, inputs):
             return Outcome(Corpus.open(self.settings.output), already=True)
-        tasks = self._stage_tasks()
-        first = list(itertools.islice(tasks, 2))
         # Starting processes takes longer than one task.
         self.workers = Workers(1 if len(first) < 2 else self.settings.workers or cores())
         with self.workers:
@@ -140,7 +143,7 @@ class _Preparation:
         staging = self.settings.staging_key()
         number = 0
         for files in (self.validation_files, self.found.files):
-            for task in plan_tasks(files, self.settings.reading):
+            for task in plan_tasks(files, self.reading):
                 names = {file.name for file in task.files}
                 path = self.work / "parts" / f"{number:06d}-{fingerprint(task, staging)}"
                 yield StageTask(task, {name: ids[name] for name in names}, path, self.settings.cleaning)

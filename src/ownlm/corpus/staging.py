@@ -20,6 +20,7 @@ import numpy as np
 
 from ownlm.corpus import workers
 from ownlm.corpus.documents import Document, Dropped
+from ownlm.corpus.filters import judge, unfit
 from ownlm.corpus.hashes import PERMUTATIONS, signatures, text_hash
 from ownlm.corpus.normalise import normalise
 from ownlm.corpus.readers import ReadTask, read_task
@@ -220,14 +221,15 @@ class _Part:
             return
         self.flows["normalise"].passed(size, len(data))
         for name in self.cleaning.filters:
-            from ownlm.corpus.filters import judge
-
             reason = judge(name, text)
             if reason is not None:
                 self.flows[f"filter:{name}"].drop(len(data), reason)
                 self.drop(item.where, f"filter {name}", reason)
                 return
             self.flows[f"filter:{name}"].passed(len(data), len(data))
+            not_judged = unfit(name, text)
+            if not_judged is not None:
+                self.flows[f"filter:{name}"].changed[not_judged] += 1
         self._keep(item, source, data)
 
     def _keep(self, item: Document, source: int, data: bytes) -> None:

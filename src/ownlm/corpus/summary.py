@@ -98,7 +98,8 @@ def sentences(manifest: dict[str, Any]) -> list[str]:
 
 def _side(split: dict[str, Any]) -> str:
     word = "document" if split["documents"] == 1 else "documents"
-    return f"{human_count(split['tokens'])} tokens, {human_bytes(split['bytes'])} in {split['documents']:,} {word}"
+    size = human_bytes(split["bytes"])
+    return f"{human_count(split['tokens'])} tokens, {size} in {split['documents']:,} {word}"
 
 
 def _overlap(overlap: dict[str, Any]) -> str:
