@@ -65,6 +65,13 @@ def test_tables_without_the_column_found_in_a_folder_are_dropped_as_a_whole(
     assert all("--column" in d.do for d in dropped)
 
 
+def test_json_that_is_no_table_is_one_drop(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "words.json").write_text(json.dumps(["one", "two", "three"]))
+    documents, dropped = read(tmp_path)
+    assert documents == []
+    assert [(d.reason, d.detail) for d in dropped] == [('no column "text"', "Its rows are not objects")]
+
+
 def test_group_columns(tmp_path: Path, read: Read) -> None:
     (tmp_path / "a.jsonl").write_text(
         '{"text": "a", "patient": 7}\n{"text": "b"}\n{"text": "c", "patient": "x"}\n'
@@ -135,7 +142,7 @@ def test_json_arrays_and_columns(tmp_path: Path, read: Read) -> None:
     )
     (tmp_path / "columns.json").write_text(json.dumps({"text": ["一", "二"], "id": [1, 2]}))
     (tmp_path / "one.json").write_text('{"text": "single", "id": 1}')
-    (tmp_path / "texts.json").write_text('["first", "second"]')
+    (tmp_path / "none.json").write_text("[]")
     documents, dropped = read(tmp_path)
     assert [(Path(d.source).stem, d.text, d.line) for d in documents] == [
         ("array", "a", 2),
@@ -144,8 +151,6 @@ def test_json_arrays_and_columns(tmp_path: Path, read: Read) -> None:
         ("columns", "一", 1),
         ("columns", "二", 1),
         ("one", "single", 1),
-        ("texts", "first", 1),
-        ("texts", "second", 1),
     ]
     assert [(d.where.rpartition(":")[2], d.reason) for d in dropped] == [("4", 'no column "text"')]
 

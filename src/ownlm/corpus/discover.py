@@ -261,6 +261,8 @@ def refused(path: str, head: bytes, kind: str, compression: str | None) -> tuple
         return f"{suffix}: old Office format", f"soffice --headless --convert-to {new[1:]} FILE"
     if compression is not None or kind == "parquet":
         return None
+    if suffix in kinds.NOT_TEXT and b"\0" in head:
+        return f"{suffix}: {kinds.NOT_TEXT[suffix]}, not text", ""
     try:
         detect(head, complete=len(head) < HEAD)
     except UnknownEncoding as problem:

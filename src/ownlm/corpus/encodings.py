@@ -19,6 +19,7 @@ CONTROL_SHARE = 0.01  # more control characters than this: not text
 IMPLAUSIBLE_SHARE = 0.04  # of UTF-16 units; random ones are implausible to 40 %
 BROKEN_SHARE = 0.1  # of the non-ASCII characters; chance makes < 15 % of GB or Latin-1 text valid UTF-8
 LEAST_LIKELY = 0.4  # below it no encoding explains the bytes
+BROKEN_PAIRS = 0.02  # of two-byte characters: a damaged text; one may always be cut at the end
 KANA_SHARE = 0.45  # of two-byte characters: EUC-JP text, whose kana look like the first rows of Big5
 LONG, LEAST_FREQUENT = 60, 0.15  # Chinese text of 60 characters and more has 25 % and more frequent ones
 
@@ -174,7 +175,7 @@ def _gb_score(sample: bytes) -> float:
             points += 0.7
         elif len(c) == 2 and (c[0] < 0xA1 or (c[1] >= 0xA1 and 0xD8 <= c[0] <= 0xF7)):
             points += 0.2  # level 2, or the traditional characters that GBK added
-    return _mean(points, frequent, len(characters))
+    return _mean(points, frequent, characters)
 
 
 def _big5_score(sample: bytes) -> float:
@@ -191,13 +192,15 @@ def _big5_score(sample: bytes) -> float:
             points += 0.7
         elif len(c) == 2 and c[0] >= 0xC9:
             points += 0.2
-    return _mean(points, frequent, len(characters))
+    return _mean(points, frequent, characters)
 
 
-def _mean(points: float, frequent: int, characters: int) -> float:
-    """Points a character; 0 when a long text hardly uses the frequent characters: it is not Chinese."""
-    strange = characters >= LONG and frequent < LEAST_FREQUENT * characters
-    return 0.0 if strange else points / characters
+def _mean(points: float, frequent: int, characters: list[bytes]) -> float:
+    """Points a character; 0 for many broken ones, or a long text that hardly uses the frequent ones."""
+    number = len(characters)
+    broken = sum(len(c) == 1 for c in characters)
+    strange = number >= LONG and frequent < LEAST_FREQUENT * number
+    return 0.0 if strange or broken > max(1, BROKEN_PAIRS * number) else points / number
 
 
 _HIGH_RUNS = re.compile(rb"[\x80-\xff]+")

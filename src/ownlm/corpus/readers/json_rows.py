@@ -1,4 +1,4 @@
-"""JSON files as tables: an array of objects (streamed) or of texts, an object of columns, one object."""
+"""JSON files as tables: an array of objects (streamed), an object of columns, one object."""
 
 from __future__ import annotations
 
@@ -104,17 +104,19 @@ def read(file: SourceFile, settings: ReadSettings, opened: Opened) -> Iterator[D
 
 
 def columns(file: SourceFile) -> dict[str, str] | None:
-    """The columns of the first row, None when there is none."""
+    """The columns of the first row, none when it is not an object; None when there is no row."""
     values = _Values(Opened(file))
     try:
         if not values.skip("["):
-            row = values.value(MAX_OBJECT) if values.peek() == "{" else None
+            row = values.value(MAX_OBJECT)
+        elif values.peek() == "]":
+            return None
         else:
-            row = None if values.peek() in ("]", "") else values.value()
+            row = values.value()
     except BrokenJson:
         return None
     if not isinstance(row, dict):
-        return None
+        return {}
     return samples({name: cell[0] if isinstance(cell, list) and cell else cell for name, cell in row.items()})
 
 
@@ -133,7 +135,7 @@ def _numbered(values: _Values, settings: ReadSettings) -> Iterator[tuple[int, An
     while values.peek() != "]":
         line = values.line
         row = values.value()
-        yield line, {settings.column: row} if isinstance(row, str) else row
+        yield line, row
         if not values.skip(",") and values.peek() != "]":
             raise BrokenJson(values.line, "not JSON", "a comma or ] is missing")
 

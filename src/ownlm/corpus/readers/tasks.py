@@ -128,8 +128,8 @@ def missing_column(file: SourceFile, settings: ReadSettings) -> Dropped | None:
     likely = max(found, key=lambda name: len(found[name]), default="")
     for option, column in (("--column", settings.column), ("--group-by", settings.group_column)):
         if column is not None and column not in found:
-            there = f"The columns are {', '.join(found)}"[:400]
-            do = f"ownlm prepare '{file.name}' {option} '{likely}' …"
+            there = f"The columns are {', '.join(found)}"[:400] if found else "Its rows are not objects"
+            do = f"ownlm prepare '{file.name}' {option} '{likely}' …" if found else ""
             return Dropped(file.name, f'no column "{column}"', there, file.size, do)
     return None
 
