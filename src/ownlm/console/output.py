@@ -16,6 +16,7 @@ LOG_WIDTH = 200
 _console: Console | None = None
 _quiet = False
 _from_cli = False
+_with_next = True
 _lossy_said = False
 
 
@@ -133,10 +134,23 @@ def _plain(cell: object) -> Any:
 
 def next_commands(*commands: str) -> None:
     """The closing lines of every verb: what to type next, with real paths."""
+    if not _with_next:
+        return
     say()
     say("Next:", style="bold")
     for command in commands:
         say(f"  {command}")
+
+
+@contextmanager
+def no_next_commands() -> Iterator[None]:
+    """Inside it `next_commands` is silent: for a verb that calls other verbs."""
+    global _with_next
+    before, _with_next = _with_next, False
+    try:
+        yield
+    finally:
+        _with_next = before
 
 
 @contextmanager

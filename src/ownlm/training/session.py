@@ -72,8 +72,8 @@ class Session:
         seconds = minutes * 60 if minutes is not None else None
         config, draft, size = self._draft(corpus, start, seconds)
         check_memory(config, draft.per_device_train_batch_size, draft.context, available_memory())
-        claim_output(self.output, given["overwrite"])
         batches = Batches(corpus.split("train"), draft.context, draft.rows_per_step, draft.seed)
+        claim_output(self.output, given["overwrite"])
         steps = steps_for(
             max_steps=given["max_steps"],
             tokens=tokens,
@@ -135,7 +135,7 @@ class Session:
         if self.settings["from_"] is None:
             return None
         from ownlm.corpus.tokenizer import Tokenizer
-        from ownlm.hub import resolve
+        from ownlm.loaded import resolve
 
         folder = resolve(self.settings["from_"])
         if Tokenizer.load(folder).sha256 != corpus.tokenizer.sha256:

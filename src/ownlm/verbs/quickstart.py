@@ -1,0 +1,126 @@
+"""`ownlm quickstart`: text → corpus → model → facts, in one command."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ownlm.console import output as out
+from ownlm.console.errors import UsageError
+from ownlm.console.settings import verb
+
+if TYPE_CHECKING:
+    from ownlm.corpus.shards import Corpus
+    from ownlm.training.run_folder import Run
+
+DEFAULT_FOLDER = "ownlm-quickstart"
+
+
+@verb
+def quickstart(
+    sources: list[str] = [],  # noqa: B006 - settings are copied, never changed
+    *,
+    output: Path | None = None,
+    minutes: float = 5.0,
+    size: str = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    json: bool = False,
+) -> Run:
+    """Prepare, train, evaluate and report in a few minutes.
+
+    Reads your files and folders, or, without any, the source code of Python's standard library, which is on every
+    machine. Ends with facts about the model, each beside a baseline, a report.html, and what to type next.
+
+    Args:
+        sources: files or folders of text; none: the Python standard library.
+        output: folder for corpus and run; default ownlm-quickstart, with the first source's name added.
+        minutes: how long to train, calibration and writing included.
+        size: size of the model, as in `ownlm pretrain`; auto: chosen from the time and the text.
+        seed: of split, weights and data order.
+        device: cpu, cuda, mps, or auto.
+        json: print the facts as JSON on stdout.
+    """
+    if minutes <= 0:
+        raise UsageError(f"{minutes} minutes are no time to train.", where="--minutes")
+    started = time.monotonic()
+    folder = output or Path(DEFAULT_FOLDER + _suffix(sources))
+    out.say("1/3  prepare", style="bold")
+    corpus = _prepare(sources, folder / "corpus", seed)
+    out.say()
+    out.say("2/3  train", style="bold")
+    run = _train(corpus, folder, minutes, size, seed, device)
+    out.say()
+    out.say("3/3  look at what it learnt", style="bold")
+    from ownlm.evaluation.facts import collect, show
+    from ownlm.report import write_report
+
+    facts = collect(run.path, corpus, seed)
+    report = write_report(run.path)
+    show(facts, corpus)
+    out.say(f"report: {report}  (all of this in {out.human_seconds(time.monotonic() - started)})")
+    out.next_commands(
+        f'ownlm generate {run.path} "{_prompt(facts["prompt"])}"',
+        f"ownlm score {run.path} @{_some_source(corpus)}",
+        f"ownlm pretrain {corpus.path} -o {folder / 'longer'} --minutes {max(10, round(minutes * 6))}",
+    )
+    if json and out.from_cli():
+        out.result_json(facts)
+    return run
+
+
+def _suffix(sources: list[str]) -> str:
+    if not sources:
+        return ""
+    name = Path(sources[0]).resolve().stem if sources[0] != "-" else "stdin"
+    return "-" + "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _prepare(sources: list[str], path: Path, seed: int) -> Corpus:
+    from ownlm.corpus.standard_library import standard_library
+    from ownlm.verbs.prepare import prepare
+
+    # A corpus here was made by an earlier quickstart: it is used again, or replaced when the text has changed.
+    overwrite = (path / "corpus.json").exists()
+    with out.no_next_commands():  # the inner verbs' "Next:" would only distract here
+        if sources:
+            return prepare(sources, output=path, seed=seed, overwrite=overwrite)
+        library = standard_library()
+        return prepare(
+            library.sources,
+            output=path,
+            exclude=library.exclude,
+            group_by=library.group_by,
+            validation=["hash:0.1"],
+            seed=seed,
+            overwrite=overwrite,
+        )
+
+
+def _train(corpus: Corpus, folder: Path, minutes: float, size: str, seed: int, device: str) -> Run:
+    """A new run, or the unfinished one of an interrupted quickstart."""
+    from ownlm.training.run_folder import read_run
+    from ownlm.verbs.pretrain import pretrain
+
+    number, path = 1, folder / "run"
+    while (path / "run.json").exists():
+        content = read_run(path)
+        if not content.get("finished") and content["data"]["hash"] == corpus.manifest["hash"]:
+            out.say(f"An unfinished run is in {path}: going on with it.")
+            with out.no_next_commands():
+                return pretrain(corpus.path, output=path, resume=True)
+        number += 1
+        path = folder / f"run-{number}"
+    with out.no_next_commands():
+        return pretrain(corpus.path, output=path, minutes=minutes, size=size, seed=seed, device=device)
+
+
+def _prompt(text: str) -> str:
+    return text.replace('"', "'").split("\n")[0]
+
+
+def _some_source(corpus: Corpus) -> str:
+    """A held-out file, for `score` to read."""
+    split = corpus.split("validation")
+    return split.where(0).rsplit(":", 1)[0] if split.num_documents else "FILE"
