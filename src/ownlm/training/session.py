@@ -157,6 +157,8 @@ class Session:
         if start is not None:
             config, size = load_config(start), "given"
             context = given["context"] or min(context, config.max_position_embeddings)
+            if context > config.max_position_embeddings:
+                raise UsageError(f"{context:,} tokens are more than the model's window of {config.max_position_embeddings:,}.", where="--context")
             if given["set"] or given["size"] != "auto" or given["architecture"] != "qwen3":
                 raise UsageError("--size, --set and --architecture describe a new model; --from brings its own.", where="--from")
         else:

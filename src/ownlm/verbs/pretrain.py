@@ -78,7 +78,7 @@ def pretrain(
         gradient_accumulation_steps: micro-batches a step.
         seed: of initial weights and data order.
         dtype: arithmetic of matrix products; auto is bfloat16 only where the hardware has it.
-        device: cpu, cuda, mps, or auto.
+        device: where to train: cpu, cuda, mps, or auto.
         threads: CPU threads; default all cores.
         eval_steps: steps between validations on a fixed sample; default at most 4 % of the time.
         save_steps: steps between checkpoints; default a tenth of the run.

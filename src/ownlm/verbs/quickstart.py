@@ -39,7 +39,7 @@ def quickstart(
         minutes: how long to train, calibration and writing included.
         size: size of the model, as in `ownlm pretrain`; auto: chosen from the time and the text.
         seed: of split, weights and data order.
-        device: cpu, cuda, mps, or auto.
+        device: where to train: cpu, cuda, mps, or auto.
         json: print the facts as JSON on stdout.
     """
     if minutes <= 0:
