@@ -82,7 +82,7 @@ def score_documents(
 
     Args:
         documents: token ids [tokens] of each, with the leading <|endoftext|>.
-        byte_counts: UTF-8 bytes of each document's text.
+        byte_counts: UTF-8 bytes of each document's text; looked at when all documents were read.
         context: tokens of a window.
         stride: tokens a window advances; None: half of the context.
         batch_size: full windows computed at once; None: 4,096 tokens. The sums do not depend on it beyond the

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ownlm.console import output as out
@@ -63,3 +65,38 @@ def read_stdin() -> str:
         raise Refused(f"byte {error.start:,} is not UTF-8.", where="standard input") from None
     text = text.replace("\r\n", "\n")
     return text[:-1] if text.endswith("\n") else text
+
+
+def texts_and_paths(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(texts, files and folders) that arguments mean where both are possible.
+
+    `-` is read as a text, `@path` is a path, and so is what exists; everything else is text.
+
+    Raises:
+        UsageError: a word that looks like a path and is none: a misspelt name must not be taken for text.
+    """
+    texts: list[str] = []
+    paths: list[str] = []
+    for word in words:
+        if word == "-":
+            texts.append(read_stdin())
+        elif word.startswith("@") and len(word) > 1:
+            paths.append(word[1:])
+        elif _exists(word):
+            paths.append(word)
+        elif _PATH_LIKE.fullmatch(word):
+            do = f"printf '%s' {word} | the same command with - in its place, if it is meant as text"
+            raise UsageError("no such file or folder.", where=word, do=do)
+        else:
+            texts.append(word)
+    return texts, paths
+
+
+_PATH_LIKE = re.compile(r"[!-~]*[/\\][!-~]*|[!-~]+\.\w{1,5}", re.ASCII)
+
+
+def _exists(word: str) -> bool:
+    try:
+        return bool(word) and Path(word).exists()
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL
+        return False

@@ -1,0 +1,95 @@
+"""Loss, perplexity and bits per byte of text, beside gzip and xz of the same bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from ownlm.console.errors import Refused
+from ownlm.console.progress import Progress
+from ownlm.evaluation.compression import Compression
+from ownlm.evaluation.documents import Encoded
+from ownlm.evaluation.metrics import RESAMPLES
+from ownlm.evaluation.scoring import score_documents, summary
+
+if TYPE_CHECKING:
+    from ownlm.model.transformer import Transformer
+
+
+def evaluate_documents(
+    model: Transformer,
+    documents: Iterable[Encoded],
+    *,
+    context: int,
+    stride: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    autocast: bool = False,
+    total_bytes: int | None = None,
+) -> dict[str, Any]:
+    """The figures of `ownlm evaluate`.
+
+    Args:
+        documents: read once, one after another.
+        context, stride, batch_size, autocast: see `score_documents`.
+        seed: of the bootstrap.
+        total_bytes: for the progress line, when known.
+
+    Returns:
+        loss, perplexity, bits_per_byte (metrics); documents, bytes, tokens; baselines (bits per byte of
+        "gzip -9" and "xz -9"); how it was measured.
+
+    Raises:
+        Refused: there is no text.
+    """
+    compression = Compression()
+    sizes: list[int] = []  # grows while the documents are read
+    spent = 0.0
+
+    def ids_of(items: Iterable[Encoded]) -> Iterator[npt.NDArray[Any]]:
+        nonlocal spent
+        for item in items:
+            begin = time.monotonic()
+            compression.feed(item.data)
+            sizes.append(len(item.data))
+            progress.update(len(item.data))
+            spent += time.monotonic() - begin
+            yield item.ids
+
+    start = time.monotonic()
+    with Progress("evaluating", total_bytes) as progress:
+        scores = score_documents(
+            model,
+            ids_of(documents),
+            sizes,
+            context=context,
+            stride=stride,
+            batch_size=batch_size,
+            autocast=autocast,
+        )
+    seconds = time.monotonic() - start - spent
+    tokens = int(scores.tokens.sum())
+    if not tokens:
+        raise Refused("there is no text to evaluate.", where="TEXT", do="files or folders that hold text")
+    return {
+        **summary(scores, seed),
+        "documents": len(scores.nll),
+        "bytes": int(scores.bytes.sum()),
+        "tokens": tokens,
+        "baselines": compression.bits_per_byte(),
+        "interval": {
+            "confidence": 0.95,
+            "method": "percentile bootstrap",
+            "resampled": scores.unit,
+            "resamples": RESAMPLES,
+            "seed": seed,
+        },
+        "context": context,
+        "stride": stride or max(context // 2, 1),
+        "dtype": "bfloat16 products" if autocast else "float32",
+        "seconds": seconds,
+        "tokens_per_second": tokens / max(seconds, 1e-9),
+    }

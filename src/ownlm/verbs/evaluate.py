@@ -1,0 +1,117 @@
+"""`ownlm evaluate`: how well a model predicts text."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+from ownlm.console import output as out
+from ownlm.console.errors import UsageError
+from ownlm.console.settings import verb
+
+if TYPE_CHECKING:
+    from ownlm.evaluation.documents import Encoded
+    from ownlm.loaded import LoadedModel
+
+
+@verb
+def evaluate(
+    model: Any,
+    texts: list[str] = [],  # noqa: B006 - pydantic copies the default
+    *,
+    stride: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    device: str = "auto",
+    json: bool = False,
+) -> dict[str, Any]:
+    """Loss, perplexity and bits per byte of text the model has not seen.
+
+    Without TEXT it reads the held-out split of the corpus that the run was trained on. TEXT: files and
+    folders (@file, too), - for standard input, or the text itself. Bits per byte compare models with
+    different tokenizers; loss and perplexity count tokens and do not. Each figure has a 95 % interval
+    (documents, or with fewer than 20 of them blocks of 256 tokens, are drawn again with replacement) and
+    stands beside what gzip -9 and xz -9 make of the same text in one piece.
+
+    Args:
+        model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
+        texts: what to evaluate on.
+        stride: tokens that the window advances over a long document; half of the context when not given.
+        batch_size: windows computed at once; changes speed and memory, not the figures.
+        seed: of the intervals.
+        dtype: bfloat16 products are quicker and change figures in the third digit.
+        device: cpu, cuda, mps, or auto.
+        json: print the figures as JSON.
+    """
+    from ownlm.evaluation.evaluate import evaluate_documents
+    from ownlm.loaded import load
+    from ownlm.training.setup import choose_dtype
+
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"{batch_size} windows at once; it must be at least 1.", where="--batch-size")
+    loaded = load(model, device=device, dtype="float32")
+    choose_dtype(dtype, loaded.engine.backend.device.type)
+    what, documents, size = _documents(loaded, texts)
+    figures = evaluate_documents(
+        loaded.model,
+        documents,
+        context=loaded.context,
+        stride=stride,
+        batch_size=batch_size,
+        seed=seed,
+        autocast=dtype == "bfloat16",
+        total_bytes=size,
+    )
+    found = {"model": str(loaded.path), "text": what, **figures}
+    if out.from_cli():
+        if json:
+            out.result_json(found)
+        else:
+            _show(found)
+            path = shlex.quote(str(loaded.path))
+            out.next_commands(f"ownlm score {path} @FILE", f"ownlm generate {path} PROMPT")
+    return found
+
+
+def _documents(loaded: LoadedModel, texts: list[str]) -> tuple[str, Iterable[Encoded], int | None]:
+    """(what is read, in words; the documents; their bytes when known)."""
+    from ownlm.evaluation.documents import encoded, held_out, normalised, read_texts, run_corpus
+    from ownlm.verbs._arguments import texts_and_paths
+
+    if not texts:
+        corpus = run_corpus(loaded.run, loaded.path)
+        split = corpus.split("validation")
+        return f"held-out split of {corpus.path}", held_out(split), split.num_bytes
+    literal, paths = texts_and_paths(texts)
+    read = (text.text for text in read_texts(paths)) if paths else ()
+    given = (normalised(text) for text in literal)
+    what = ", ".join("standard input" if word == "-" else word[:60] for word in texts)
+    return what, encoded(loaded.tokenizer, chain(given, read)), None
+
+
+def _show(found: dict[str, Any]) -> None:
+    """The figures as lines: each beside its baselines."""
+    unit = found["interval"]["resampled"]
+    size = out.human_bytes(found["bytes"])
+    out.say(
+        f"{found['text']}: {found['documents']:,} {'document' if found['documents'] == 1 else 'documents'}, {size}, {found['tokens']:,} tokens"
+    )
+    bits = found["bits_per_byte"]
+    baselines = ", ".join(f"{name} {value:.4f}" for name, value in found["baselines"].items())
+    out.result(f"bits per byte  {_interval(bits, unit)}   beside {baselines}")
+    out.result(f"loss           {_interval(found['loss'], unit)}   nats a token")
+    out.result(f"perplexity     {_interval(found['perplexity'], unit)}   a token")
+    out.say(
+        f"Windows of {found['context']:,} tokens advance by {found['stride']:,}; {found['dtype']}; "
+        f"{found['tokens_per_second']:,.0f} tokens/s"
+    )
+
+
+def _interval(value: dict[str, float], unit: str) -> str:
+    number, low, high = (f"{value[name]:.4f}" for name in ("value", "low", "high"))
+    if value["n"] < 2:
+        return f"{number} (too little text for an interval)"
+    return f"{number} (95 % {low} to {high}, {int(value['n']):,} {unit})"
