@@ -208,7 +208,9 @@ def test_only_run_json_is_needed(tmp_path):
 def test_without_facts_the_closing_figures_stand_there(tmp_path):
     page = make(tmp_path / "run", run_json(), [step(1)])
     assert "bits per byte" in page
+    assert "Closing figures" in page
     assert "1.173 to 1.213" in page
+    assert 'class="track"' not in page
 
 
 def test_one_step_no_validation(tmp_path):
@@ -289,6 +291,7 @@ def test_the_corpus_is_shown_when_it_is_the_same_one(tmp_path):
     assert "720 documents" not in page
     page = make(tmp_path / "run", run_json(data={"corpus": "gone/away"}))
     assert "not reachable" in page
+    assert "gone/" not in page
 
 
 @pytest.mark.parametrize(

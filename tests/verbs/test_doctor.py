@@ -34,7 +34,7 @@ def test_the_page_shows_the_machine_the_measurements_and_marked_predictions(quic
         "30.0 GB/s",
         "documents",
         "predicted from what was just measured",
-        "assumed 25%",
+        "assumed 30%",
         "time (predicted)",
         "tokens/s (predicted)",
         "key-value cache",
@@ -57,7 +57,7 @@ def test_json_is_what_python_gets(quick, capsys):
     assert found["predicted"] == printed["predicted"]
     assert found["measured"]["matmul"]["float32"]["512"] == 512e11
     assert found["cores"] == printed["cores"]
-    assert printed["predicted"]["assumed"]["utilisation"] == 0.25
+    assert printed["predicted"]["assumed"]["utilisation"] == 0.3
 
 
 def test_bf16_is_measured_and_used_where_it_pays(quick, monkeypatch, capsys):

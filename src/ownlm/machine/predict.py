@@ -16,7 +16,7 @@ MICRO_BATCH = 8
 
 # Share of the matmul rate at the model's own width that training keeps: norms, attention, softmax over the
 # vocabulary and the optimizer take the rest.
-UTILISATION = 0.25
+UTILISATION = 0.3
 
 RUN_CONTEXT = 4096
 # Groups of 32 weights share a 16-bit scale.

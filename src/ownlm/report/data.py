@@ -50,7 +50,8 @@ def _part(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _split(split: dict[str, Any]) -> str:
     documents, size, tokens = split.get("documents"), number(split.get("bytes")), number(split.get("tokens"))
-    parts = [f"{_integer(documents)} documents" if _integer(documents) else ""]
+    word = "document" if documents == 1 else "documents"
+    parts = [f"{_integer(documents)} {word}" if _integer(documents) else ""]
     parts += [
         human_bytes(size) if size is not None else "",
         f"{human_count(tokens)} tokens" if tokens else "",

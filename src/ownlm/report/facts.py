@@ -30,6 +30,7 @@ class Fact:
     direction: str
     verdict: str
     bars: list[Bar]
+    is_alone: bool  # one figure on no known scale: a bar would say nothing
 
 
 def fact_rows(facts: dict[str, Any], run: dict[str, Any]) -> list[Fact]:
@@ -66,6 +67,7 @@ def _fact(entry: dict[str, Any]) -> Fact | None:
         direction=f"{better} is better" if better else "",
         verdict=_verdict(entry["value"], baselines, better),
         bars=bars,
+        is_alone=len(bars) == 1 and unit != "share",
     )
 
 

@@ -52,6 +52,7 @@ def _content(run_folder: Path, run: dict[str, Any]) -> dict[str, Any]:
     log = read_log(run_folder / "log.jsonl")
     facts, facts_problem = _read(run_folder / "facts.json")
     corpus, corpus_problem = _corpus(run_folder, _part(run, "data"))
+    rows = fact_rows(facts or {}, run)
     samples, left_out = _samples(log, facts or {})
     notices = [*_log_notices(log), facts_problem, corpus_problem]
     if run.get("finished") is not True:
@@ -60,7 +61,10 @@ def _content(run_folder: Path, run: dict[str, Any]) -> dict[str, Any]:
         "name": run_folder.resolve().name,
         "run": run,
         "glance": _glance(run),
-        "facts": fact_rows(facts or {}, run),
+        # The name only: a page is shown to others, and paths tell about the machine.
+        "corpus_name": Path(str(_part(run, "data").get("corpus") or "")).name,
+        "facts": rows,
+        "compared": any(len(row.bars) > 1 for row in rows),
         "figures": figures(log),
         "samples": samples,
         "samples_left_out": left_out,
@@ -108,9 +112,12 @@ def _corpus(run_folder: Path, data: dict[str, Any]) -> tuple[dict[str, Any] | No
         if manifest is None:
             continue
         if data.get("hash") and manifest.get("hash") != data["hash"]:
-            return None, f"The corpus {written} has changed since this run; its counts are not shown."
+            return (
+                None,
+                f"The corpus {Path(written).name} has changed since this run; its counts are not shown.",
+            )
         return manifest, ""
-    return None, f"The corpus {written} is not reachable from here; its counts are not shown."
+    return None, f"The corpus {Path(written).name} is not reachable from here; its counts are not shown."
 
 
 def _log_notices(log: Log) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,20 @@ def _show(folder: Path, rows: list[dict[str, Any]], as_json: bool) -> None:
         output.next_commands(f'ownlm generate {done[0]} "…"', f"ownlm evaluate {done[0]}")
 
 
+def _short_path(path: object) -> str:
+    """Relative to the current folder where it lies below it."""
+    text = str(path or "")
+    here = f"{Path.cwd()}{os.sep}"
+    return text.removeprefix(here)
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     bits = row["bits_per_byte"]
     state = {True: "finished", False: "not finished: --resume"}.get(row["finished"], "unknown")
     return [
         row["run"],
         output.human_count(row["parameters"]) if row["parameters"] else "",
-        str(row["data"] or ""),
+        _short_path(row["data"]),
         f"{row['steps']:,}" if row["steps"] is not None else "",
         f"{bits['value']:.3f}" if isinstance(bits, dict) and bits.get("value") is not None else "",
         output.human_seconds(row["seconds"]) if row["seconds"] is not None else "",
