@@ -174,6 +174,8 @@ def test_bars_are_in_proportion():
     second = fact_rows(FACTS, {})[1]
     assert second.bars[0].length == pytest.approx(0.872)  # shares are drawn on a scale of 0 to 100 %
     assert second.bars[0].low == pytest.approx(0.842)
+    percent = fact_rows({"facts": [{"name": "p", "value": 41, "unit": "%"}]}, {})[0]
+    assert (percent.bars[0].length, percent.bars[0].text, percent.is_alone) == (0.41, "41 %", False)
 
 
 def test_hostile_text_is_escaped_everywhere(tmp_path):

@@ -7,6 +7,9 @@ from typing import Any
 
 from ownlm.report.log import number, records
 
+# Units whose bars are drawn on a scale with a known end: a share of 1, and per cent.
+FULL_SCALE = {"share": 1.0, "%": 100.0}
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -59,7 +62,7 @@ def _fact(entry: dict[str, Any]) -> Fact | None:
         *((str(b.get("name", "baseline")), b["value"]) for b in baselines),
     ]
     ends = [end for _, v in named for end in (_value(v), _end(v, "high")) if end is not None]
-    longest = 1.0 if unit == "share" else max(map(abs, ends), default=0.0) or 1.0
+    longest = FULL_SCALE.get(unit) or max(map(abs, ends), default=0.0) or 1.0
     bars = [_bar(name, v, unit, longest, is_model=i == 0) for i, (name, v) in enumerate(named)]
     return Fact(
         name=str(entry.get("name") or "figure"),
@@ -67,7 +70,7 @@ def _fact(entry: dict[str, Any]) -> Fact | None:
         direction=f"{better} is better" if better else "",
         verdict=_verdict(entry["value"], baselines, better),
         bars=bars,
-        is_alone=len(bars) == 1 and unit != "share",
+        is_alone=len(bars) == 1 and unit not in FULL_SCALE,
     )
 
 

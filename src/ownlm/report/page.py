@@ -167,7 +167,7 @@ def _glance(run: dict[str, Any]) -> list[tuple[str, str]]:
     parameters, embedding = number(model.get("parameters")), number(model.get("embedding_parameters"))
     rows = [
         ("parameters", _count(parameters)),
-        ("of them embeddings", _count(embedding)),
+        ("in embeddings", _count(embedding)),
         ("training text", _bytes(number(data.get("train_bytes")))),
         ("tokens seen", _count(tokens)),
         ("time", _duration(seconds)),
