@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ownlm.loaded import load
+    from ownlm.verbs.chat import chat
     from ownlm.verbs.doctor import doctor
     from ownlm.verbs.evaluate import evaluate
     from ownlm.verbs.generate import generate
@@ -34,6 +35,7 @@ __all__ = [
     "Refused",
     "UsageError",
     "__version__",
+    "chat",
     "doctor",
     "evaluate",
     "generate",

@@ -76,7 +76,7 @@ def _short_path(path: object) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     bits = row["bits_per_byte"]
-    state = {True: "finished", False: "not finished: --resume"}.get(row["finished"], "unknown")
+    state = {True: "finished", False: "not finished"}.get(row["finished"], "unknown")
     return [
         row["run"],
         output.human_count(row["parameters"]) if row["parameters"] else "",
