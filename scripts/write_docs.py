@@ -1,6 +1,6 @@
 """Write the options table of every verb's page from its signature and docstring; `--check` only compares.
 
-    python scripts/write_docs.py [--check]
+python scripts/write_docs.py [--check]
 """
 
 from __future__ import annotations

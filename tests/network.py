@@ -29,7 +29,11 @@ def _enter_namespace() -> bool:
     else:
         if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
             return False
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123
                 file.write(text)
     import fcntl

@@ -37,7 +37,7 @@ def test_an_epoch_shows_every_block_once(length, context, rows, seed):
         batch = batches.step(step)
         assert batch.shape == (rows, context + 1)
         assert (np.diff(batch, axis=1) == 1).all()
-        assert 0 <= batch.min() and batch.max() < length
+        assert batch.min() >= 0 and batch.max() < length
         seen += batch[:, 0].tolist()
     first, second = seen[: batches.blocks], seen[batches.blocks : 2 * batches.blocks]
     assert len(set(first)) == batches.blocks == len(set(second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -186,7 +187,7 @@ def test_every_step_accounts_for_every_document(tmp_path: Path) -> None:
     (folder / "rows.jsonl").write_text(table, encoding="utf-8")
     corpus = ownlm.prepare([str(folder)], output=tmp_path / "c", **SETTINGS)
     steps = corpus.manifest["steps"]
-    for before, after in zip(steps, steps[1:]):
+    for before, after in itertools.pairwise(steps):
         assert before["documents_out"] == after["documents_in"]
     for step in steps:
         assert step["documents_in"] == step["documents_out"] + sum(step["dropped"].values()), step

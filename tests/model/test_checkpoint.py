@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from tests.model.test_attention import config, filled
 
 from ownlm.console.errors import Refused, UsageError
 from ownlm.model.checkpoint import load_model, save_model
 from ownlm.model.transformer import Transformer
-from tests.model.test_attention import config, filled
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 3}
 FORMS = [

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from tests.model.test_attention import VARIANTS, config
 
 from ownlm.console.errors import UsageError
 from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES, config_for
 from ownlm.model.transformer import Transformer
-from tests.model.test_attention import VARIANTS, config
 
 
 @pytest.mark.parametrize("changes", [*VARIANTS, {"tie_word_embeddings": False}])
@@ -38,7 +38,11 @@ def test_flops_match_what_torch_counts(changes):
     full_attention = 4 * described.query_width * described.num_hidden_layers * length
     attended = sum(described._mean_attended(layer, length) for layer in range(described.num_hidden_layers))
     # torch counts every pair of positions; the counter leaves out the pairs that the mask forbids
-    ours = described.flops_per_token(length, training=False) - 4 * described.query_width * attended + full_attention
+    ours = (
+        described.flops_per_token(length, training=False)
+        - 4 * described.query_width * attended
+        + full_attention
+    )
     assert counter.get_total_flops() == pytest.approx(ours * length, rel=1e-6)
 
 

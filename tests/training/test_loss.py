@@ -27,4 +27,6 @@ def test_loss_and_gradients_equal_torchs(monkeypatch, chunk):
 def test_without_gradients_nothing_is_kept():
     hidden, weight = torch.randn(5, 4), torch.randn(9, 4)
     targets = torch.tensor([0, 1, 2, 8, 3])
-    torch.testing.assert_close(head_loss(hidden, weight, targets), F.cross_entropy(hidden @ weight.T, targets, reduction="sum"))
+    torch.testing.assert_close(
+        head_loss(hidden, weight, targets), F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    )

@@ -20,7 +20,19 @@ SETTINGS = ["--size", "1M", "--context", "32", "--set", "num_hidden_layers=2", "
 
 
 def command(corpus, run, steps, *more):
-    return [sys.executable, "-m", "ownlm", "pretrain", str(corpus), "-o", str(run), "--max-steps", str(steps), *SETTINGS, *more]
+    return [
+        sys.executable,
+        "-m",
+        "ownlm",
+        "pretrain",
+        str(corpus),
+        "-o",
+        str(run),
+        "--max-steps",
+        str(steps),
+        *SETTINGS,
+        *more,
+    ]
 
 
 def wait_for_step(run, step, process):
@@ -83,7 +95,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(corpus, whole, tmp_path):
 
 def test_the_repeat_command_gives_the_same_bits(corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, "-m", "ownlm", "pretrain", str(corpus), "-o", "a", "--minutes", "0.08", *SETTINGS], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "ownlm", "pretrain", str(corpus), "-o", "a", "--minutes", "0.08", *SETTINGS],
+        check=True,
+        capture_output=True,
+    )
     recorded = json.loads((tmp_path / "a/run.json").read_text())
     assert recorded["plan"]["max_steps"] >= 1
     words = recorded["repeat"].split()

@@ -23,7 +23,15 @@ def test_the_run_folder_holds_what_was_promised(run):
     steps = [line for line in read_log(run / "log.jsonl") if line["kind"] == "step"]
     assert [line["step"] for line in steps] == list(range(1, 31))
     assert steps[-1]["loss"] < steps[0]["loss"]
-    assert {"tokens", "loss", "bits_per_byte", "learning_rate", "seconds", "tokens_per_second", "mfu"} <= steps[0].keys()
+    assert {
+        "tokens",
+        "loss",
+        "bits_per_byte",
+        "learning_rate",
+        "seconds",
+        "tokens_per_second",
+        "mfu",
+    } <= steps[0].keys()
 
 
 def test_transformers_opens_the_run_with_our_ids_and_logits(run):
@@ -51,7 +59,9 @@ def test_the_loss_of_the_log_is_the_loss_of_the_model(corpus, tmp_path, tiny):
     batch = torch.from_numpy(Batches(Corpus.open(corpus).split("train"), 32, 8, 0).step(0))
     model = ownlm.load(start).model
     with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        expected = torch.nn.functional.cross_entropy(
+            model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
+        )
     logged = next(line for line in read_log(tmp_path / "one/log.jsonl") if line["kind"] == "step")
     assert logged["loss"] == pytest.approx(float(expected), rel=1e-5)
 
@@ -101,7 +111,13 @@ def test_every_training_setting_changes_the_model(name, base, corpus, tmp_path, 
 
 def test_settings_that_change_something_else(corpus, base, tmp_path, tiny):
     """eval, save and sample settings leave the weights alone and show in the log and the folder."""
-    settings = tiny | {"max_steps": 4, "eval_steps": 1, "save_steps": 1, "save_total_limit": 3, "sample_prompt": "The river"}
+    settings = tiny | {
+        "max_steps": 4,
+        "eval_steps": 1,
+        "save_steps": 1,
+        "save_total_limit": 3,
+        "sample_prompt": "The river",
+    }
     ownlm.pretrain(corpus, output=tmp_path / "run", **settings)
     assert (tmp_path / "run/model.safetensors").read_bytes() == base
     kinds = [line["kind"] for line in read_log(tmp_path / "run/log.jsonl")]

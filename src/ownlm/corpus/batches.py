@@ -13,7 +13,9 @@ from ownlm.console.errors import Refused
 from ownlm.corpus.shards import Split
 from ownlm.seeds import derive
 
-ROUNDS = 6  # of the Feistel network; four give a pseudo-random permutation (Luby & Rackoff 1988), two are spare
+ROUNDS = (
+    6  # of the Feistel network; four give a pseudo-random permutation (Luby & Rackoff 1988), two are spare
+)
 
 
 class Batches:

@@ -150,4 +150,7 @@ def _shingle_hashes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.flatnonzero((codes[: len(values)] & 0xC0) != 0x80)
     if len(place) < len(values):
         values = values[place]
-    return mix(values.astype(np.uint64)), place
+    values ^= values >> np.uint32(16)
+    values *= np.uint32(0x7FEB352D)
+    values ^= values >> np.uint32(15)
+    return values.astype(np.uint64), place

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ownlm.corpus.hashes import mix
 from ownlm.corpus.shards import Corpus, Split
 from ownlm.corpus.workers import Workers, advance
 
@@ -47,8 +46,9 @@ class Search:
 
 def gram_hashes(ids: np.ndarray) -> np.ndarray:
     """Hash of every run of NGRAM ids, uint64 [len(ids) - NGRAM + 1]; doubling: 1, 2, 4, 8, then 8 + 4 + 1."""
-    one = mix(ids.astype(np.uint64) + np.uint64(1))
-    two = _joined(one, one, 1, 0x9E3779B97F4A7C15)
+    one = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    one ^= one >> np.uint64(32)
+    two = _joined(one, one, 1, 0x8CB92BA72F3D8DD7)
     four = _joined(two, two, 2, 0xC2B2AE3D27D4EB4F)
     eight = _joined(four, four, 4, 0x165667B19E3779F9)
     twelve = _joined(eight, four, 8, 0xD6E8FEB86659FD93)
@@ -79,7 +79,10 @@ def measure(
     hashes, documents, keep = _validation_grams(validation, corpus.tokenizer.eos_id)
     if not len(hashes) or not train.num_tokens:
         return None
-    wanted = np.unique(hashes)
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    new = np.append(True, ordered[1:] != ordered[:-1])
+    wanted = ordered[new]
     path = folder / "validation-grams.bin"
     wanted.tofile(path)
     manifest = json.dumps(corpus.manifest)
@@ -90,7 +93,8 @@ def measure(
     found = np.zeros(len(wanted), bool)
     for bits in workers.map(search, tasks, advance):
         found |= np.unpackbits(bits, count=len(wanted)).astype(bool)
-    hit = found[np.searchsorted(wanted, hashes)]
+    hit = np.empty(len(hashes), bool)
+    hit[order] = found[np.cumsum(new) - 1]
     whole = np.bincount(documents, minlength=1)
     seen = np.bincount(documents, weights=hit, minlength=1)
     return {
@@ -156,6 +160,8 @@ def _interval(hit: np.ndarray, documents: np.ndarray) -> dict[str, Any]:
     count = len(n)
     spread = float(((hits - share * n) ** 2).sum()) * count / max(count - 1, 1)
     error = 1.96 * math.sqrt(spread) / float(n.sum())
+    if not spread:  # all or none: Wilson's bound at the edge, with the units as the sample
+        error = 1.96**2 / (count + 1.96**2)
     return {
         "value": share,
         "low": max(share - error, 0.0),

@@ -124,14 +124,7 @@ def _sides(
 
 def _encode(encoder: Encoder, texts: list[bytes], index: np.ndarray) -> np.ndarray:
     """Ids of the texts, each after the end token; fills in `start` and `tokens` of the index rows."""
-    dtype = token_dtype(encoder.tokenizer.vocab_size)
-    encoded = encoder.encode_documents([text.decode("utf-8") for text in texts])
-    lengths = np.fromiter((len(ids) + 1 for ids in encoded), np.int64, len(encoded))
+    ids, lengths = encoder.encode_stream([text.decode("utf-8") for text in texts])
     index["tokens"] = lengths
-    ends = np.cumsum(lengths)
-    index["start"] = ends - lengths
-    end_token = np.array([encoder.tokenizer.eos_id], np.uint32)
-    pieces: list[np.ndarray] = []
-    for ids in encoded:
-        pieces += (end_token, ids)
-    return np.concatenate(pieces).astype(dtype) if pieces else np.zeros(0, dtype)
+    index["start"] = np.cumsum(lengths) - lengths
+    return ids.astype(token_dtype(encoder.tokenizer.vocab_size))

@@ -101,7 +101,8 @@ class _Preparation:
         decided = key(*(part.path.name for part in parts), self._deciding())
         with self._timed("compare documents"):
             decisions = self._decide(catalogue, decided)
-        with self._timed("train the tokenizer"):
+        with self._timed("train the tokenizer"), Progress("tokenizer") as progress:
+            progress.line("training the tokenizer …")
             vocabulary = make_vocabulary(self.settings, catalogue, decisions, self.work, decided)
         with self._timed("encode"):
             counts = self._encode(catalogue, decisions, vocabulary)
@@ -205,7 +206,8 @@ class _Preparation:
 
     def _decide(self, catalogue: Catalogue, decided: str) -> Decisions:
         first = int(catalogue.starts[self.validation_tasks])
-        with Progress("comparing documents"):
+        with Progress("comparing") as progress:
+            progress.line(f"comparing {len(catalogue):,} documents …")
             return Decisions.made(
                 self.work / f"decisions-{decided}",
                 len(catalogue),

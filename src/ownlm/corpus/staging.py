@@ -206,8 +206,9 @@ class _Part:
 
     def document(self, item: Document) -> None:
         source = self.task.source_ids[item.source]
-        counts = self.sources.setdefault(source, [0, item.kind, item.encoding])
-        counts[0] += 1
+        if source not in self.sources:
+            self.sources[source] = [0, item.kind, item.encoding]
+        self.sources[source][0] += 1
         text, changed = normalise(item.text, fix_mojibake=self.cleaning.fix_mojibake)
         data = text.encode("utf-8")
         size = len(data) if text is item.text else len(item.text.encode("utf-8", "surrogatepass"))

@@ -6,8 +6,10 @@ from typing import Any
 
 from ownlm.console import output as out
 from ownlm.console.output import human_bytes, human_count, human_seconds
+from ownlm.corpus.normalise import KINDS
 from ownlm.corpus.outcome import Outcome
 
+SMALL_VALIDATION = 5000  # tokens; a loss over fewer is uncertain by several percent
 MOST_REASONS = 8  # rows of a table; corpus.json has them all
 
 
@@ -20,6 +22,10 @@ def show(outcome: Outcome) -> None:
     _not_read(manifest["sources"])
     for line in sentences(manifest):
         out.say(line)
+    tokens, rule = (manifest["splits"]["validation"][key] for key in ("tokens", "rule"))
+    if tokens < SMALL_VALIDATION and manifest["settings"]["validation"] != ["none"]:
+        do = "More text helps" + ("." if "each document" in rule else ", or --validation tail:0.1.")
+        out.warn(f"only {tokens:,} tokens of validation text: figures on it will be rough. {do}")
     if outcome.seconds:
         parts = ", ".join(f"{name} {human_seconds(seconds)}" for name, seconds in outcome.seconds.items())
         out.say(f"time        {human_seconds(sum(outcome.seconds.values()))}: {parts}")
@@ -45,9 +51,12 @@ def _flow(before: str, after: str) -> str:
 
 def _happened(step: dict[str, Any]) -> str:
     dropped = [f"{count:,} dropped: {reason}" for reason, count in step["dropped"].items()]
-    changed = [f"{count:,} {what}" for what, count in step["changed"].items()]
+    changed = [f"{count:,} × {KINDS.get(what, what)}" for what, count in step["changed"].items()]
     note = [step["note"]] if "note" in step else []
-    return "; ".join(dropped + changed + note)
+    lines = dropped + changed
+    if len(lines) > MOST_REASONS:
+        lines = [*lines[:MOST_REASONS], f"and {len(lines) - MOST_REASONS} more (corpus.json has them all)"]
+    return "\n".join(lines + note)
 
 
 def _not_read(sources: dict[str, Any]) -> None:
@@ -68,16 +77,17 @@ def _not_read(sources: dict[str, Any]) -> None:
         out.say(f"not read    0% of {human_bytes(total)}")
     if ruled:
         names = "; ".join(f"{entry['files']:,} {entry['reason']}" for entry in ruled[:MOST_REASONS])
-        out.say(f"left out    {names}")
+        out.say(f"skipped     {names}")
 
 
 def sentences(manifest: dict[str, Any]) -> list[str]:
     """The corpus in a few lines: sides, vocabulary, overlap, what was dropped."""
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     tokenizer = manifest["tokenizer"]
+    total = train["bytes"] + validation["bytes"]
     lines = [
-        f"train       {_side(train)}",
-        f"validation  {_side(validation)}: {validation['rule']}",
+        f"train       {_side(train, total)}",
+        f"validation  {_side(validation, total)}: {validation['rule']}",
         f"vocabulary  {tokenizer['vocab_size']:,} ids ({tokenizer['type']}), "
         f"{tokenizer['bytes_per_token']:.2f} bytes a token: {tokenizer['why']}",
     ]
@@ -96,10 +106,13 @@ def sentences(manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _side(split: dict[str, Any]) -> str:
+def _side(split: dict[str, Any], total: int) -> str:
+    if not split["documents"]:
+        return "nothing"
     word = "document" if split["documents"] == 1 else "documents"
     size = human_bytes(split["bytes"])
-    return f"{human_count(split['tokens'])} tokens, {size} in {split['documents']:,} {word}"
+    share = split["bytes"] / total
+    return f"{human_count(split['tokens'])} tokens, {size} ({share:.1%}) in {split['documents']:,} {word}"
 
 
 def _overlap(overlap: dict[str, Any]) -> str:

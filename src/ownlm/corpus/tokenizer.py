@@ -1,6 +1,7 @@
 """Text to token ids and back: one class over every Hugging Face `tokenizer.json`, ours or somebody else's.
 
-The ids are those of the `tokenizers` library; where `tiktoken` (or a table) can give the same ids faster it does.
+The ids are those of the `tokenizers` library; where `tiktoken` (or a table) can give the same ids faster it
+does.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import numpy.typing as npt
 
 from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus import vocabulary
+from ownlm.corpus.vocabulary import without_surrogates
 
 if TYPE_CHECKING:
     import tokenizers
 
     from ownlm.corpus.encode import FastPath
+    from ownlm.corpus.train_tokenizer import Training
 
 Ids = npt.NDArray[np.uint32]
 
@@ -46,6 +49,7 @@ class Tokenizer:
         import tokenizers
 
         self.text, self.config, self.where = text, dict(config or {}), where
+        self.training: Training | None = None  # set by `train_tokenizer`, not kept in the file
         try:
             self.spec: dict[str, Any] = json.loads(text)
             self._bytes = vocabulary.token_bytes(self.spec)
@@ -205,22 +209,25 @@ class Tokenizer:
     # ---- ids → text
 
     def token_bytes(self, index: int) -> bytes:
-        """The bytes of one id; b"" for special tokens."""
-        return self._bytes[index]
+        """The bytes of one id; b"" for special tokens and for ids past the vocabulary (padded embeddings)."""
+        return self._bytes[index] if 0 <= index < len(self._bytes) else b""
 
     @cached_property
     def token_byte_lengths(self) -> npt.NDArray[np.int32]:
         """Bytes of each id, int32 [vocab]; 0 for special tokens."""
         return np.array([len(b) for b in self._bytes], dtype=np.int32)
 
+    @cached_property
+    def leading_spaces_stripped(self) -> int:
+        """How many spaces decoding removes at the start of a text (sentencepiece adds one there)."""
+        return vocabulary.leading_spaces_stripped(self.spec)
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that ids stand for, special tokens left out."""
-        table, size = self._bytes, len(self._bytes)
-        found = b"".join([table[i] if 0 <= i < size else b"" for i in _integers(ids)])
-        strip = vocabulary.leading_spaces_stripped(self.spec)
-        if strip:
+        found = b"".join(map(self.token_bytes, _integers(ids)))
+        if self.leading_spaces_stripped:
             spaces = len(found) - len(found.lstrip(b" "))
-            found = found[min(strip, spaces) :]
+            found = found[min(self.leading_spaces_stripped, spaces) :]
         return found
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -229,15 +236,6 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.text, self.config, str(self.where))
-
-
-def without_surrogates(text: str) -> str:
-    """Broken surrogates replaced by U+FFFD, pairs joined; anything else as it was."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _integers(ids: Iterable[int]) -> Iterable[int]:

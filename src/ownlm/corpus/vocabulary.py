@@ -1,4 +1,5 @@
-"""The bytes behind every id of a Hugging Face `tokenizer.json`, read from the file, never through decoded text.
+"""The bytes behind every id of a Hugging Face `tokenizer.json`, read from the file, never through decoded
+text.
 
 Decoded text cannot give them: a token may hold part of a character, and `decode` turns that into U+FFFD.
 """
@@ -131,3 +132,19 @@ def kind(spec: dict[str, Any], special_tokens: Sequence[str]) -> str:
     if model["merges"]:
         return "given"
     return "word" if model["ignore_merges"] and spec.get("pre_tokenizer") else "char"
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether a string holds halves of surrogate pairs, which are no characters and have no UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def without_surrogates(text: str) -> str:
+    """Pairs of surrogates joined, broken ones replaced by U+FFFD; any other text as it was."""
+    if text.isascii() or not has_surrogates(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -23,7 +23,12 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer = config, layer
-        width, query, kv, bias = config.hidden_size, config.query_width, config.key_value_width, config.attention_bias
+        width, query, kv, bias = (
+            config.hidden_size,
+            config.query_width,
+            config.key_value_width,
+            config.attention_bias,
+        )
         self.window = config.window_of(layer)
         self.rotary = config.positions == "rotary" and layer not in config.no_rope_layers
         self.scale = config.attention_scale if config.attention_scale is not None else config.head_dim**-0.5
@@ -64,7 +69,9 @@ class Attention(nn.Module):
             k, v = k.to(q.dtype), v.to(q.dtype)
         causal = mask is None and self.config.causal
         shared = self.config.num_key_value_heads != self.config.num_attention_heads
-        z_BHTD = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=self.scale, enable_gqa=shared)
+        z_BHTD = F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal, scale=self.scale, enable_gqa=shared
+        )
         return self.o_proj(z_BHTD.transpose(1, 2).flatten(2))
 
     def _project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ownlm.model.config import ModelConfig
 
-
 # Attention reads whole blocks of slots: CPU kernels add in another order when the number of keys changes by a part
 # of their vector width, so without it a row's last bits would depend on the longest row beside it.
 SLOT_BLOCK = 64
@@ -48,7 +47,9 @@ class KeyValueCache:
         real = positions_BT[positions_BT < self.max_length]
         return _whole_blocks(int(real.max()) + 1 if real.numel() else 1)
 
-    def update(self, layer: int, keys_BHTD: Tensor, values_BHTD: Tensor, positions_BT: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    def update(
+        self, layer: int, keys_BHTD: Tensor, values_BHTD: Tensor, positions_BT: Tensor, end: int
+    ) -> tuple[Tensor, Tensor]:
         """Store T new tokens a row; return the keys and values of the slots [0, end) of this layer."""
         keys, values = self.keys_LBHSD[layer], self.values_LBHSD[layer]
         index = positions_BT[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])

@@ -18,7 +18,9 @@ from ownlm.model.transformer import Transformer
 FP32_LIMIT = 350_000_000  # parameters up to which a finished run stores fp32; above it bf16 (DESIGN)
 
 
-def save_model(model: Transformer, folder: Path, special_ids: dict[str, int], dtype: torch.dtype | None = None) -> None:
+def save_model(
+    model: Transformer, folder: Path, special_ids: dict[str, int], dtype: torch.dtype | None = None
+) -> None:
     """Write config.json and model.safetensors, each under a temporary name first.
 
     Args:
@@ -65,7 +67,9 @@ def load_config(folder: Path) -> ModelConfig:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError("there is no model in this folder (no config.json).", where=folder, do="ownlm runs") from None
+        raise UsageError(
+            "there is no model in this folder (no config.json).", where=folder, do="ownlm runs"
+        ) from None
     except ValueError as error:
         raise Refused(f"not valid JSON: {error}.", where=path) from None
     if not isinstance(content, dict):
@@ -73,7 +77,9 @@ def load_config(folder: Path) -> ModelConfig:
     return from_hugging_face(content, path)
 
 
-def load_model(folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Transformer:
+def load_model(
+    folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Transformer:
     """Open a folder as a `Transformer` in eval mode, weight by weight from the memory-mapped file.
 
     Raises:
@@ -102,7 +108,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu", dtype: to
             for theirs, ours in wanted.items():
                 tensor = stored.get_tensor(theirs)
                 if tensor.shape != parameters[ours].shape:
-                    raise Refused(f"{theirs} is {list(tensor.shape)}, the config wants {list(parameters[ours].shape)}.", where=path)
+                    raise Refused(
+                        f"{theirs} is {list(tensor.shape)}, the config wants {list(parameters[ours].shape)}.",
+                        where=path,
+                    )
                 parameters[ours].data.copy_(tensor)
     except SafetensorError as error:
         raise Refused(f"not a safetensors file: {error}.", where=path) from None

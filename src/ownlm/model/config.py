@@ -84,7 +84,9 @@ class ModelConfig:
         for name, limit in limits.items():
             value = getattr(self, name)
             if not 1 <= value <= limit:
-                raise UsageError(f"{name} is {value:,}; it must lie between 1 and {limit:,}.", where="model config")
+                raise UsageError(
+                    f"{name} is {value:,}; it must lie between 1 and {limit:,}.", where="model config"
+                )
         for field in dataclasses.fields(self):
             self._check_choice(field.name)
         if self.num_attention_heads % self.num_key_value_heads:
@@ -94,9 +96,13 @@ class ModelConfig:
                 where="model config",
             )
         if self.positions == "rotary" and self.head_dim % 2:
-            raise UsageError(f"rotary positions need an even head_dim, not {self.head_dim}.", where="model config")
+            raise UsageError(
+                f"rotary positions need an even head_dim, not {self.head_dim}.", where="model config"
+            )
         if self.sliding_window is not None and self.sliding_window < 1:
-            raise UsageError(f"sliding_window is {self.sliding_window}; it must be at least 1.", where="model config")
+            raise UsageError(
+                f"sliding_window is {self.sliding_window}; it must be at least 1.", where="model config"
+            )
 
     def _check_choice(self, name: str) -> None:
         annotation = _hints()[name]
@@ -116,7 +122,9 @@ class ModelConfig:
 
     def window_of(self, layer: int) -> int | None:
         """Tokens a query of this layer sees, itself included; None: all before it."""
-        if self.sliding_window is None or (self.window_layers is not None and layer not in self.window_layers):
+        if self.sliding_window is None or (
+            self.window_layers is not None and layer not in self.window_layers
+        ):
             return None
         return self.sliding_window
 
@@ -126,7 +134,9 @@ class ModelConfig:
         checked: dict[str, Any] = {}
         for name, value in assignments.items():
             if name not in known:
-                raise UsageError(f'the model has no field "{name}".{did_you_mean(name, known)}', where="--set")
+                raise UsageError(
+                    f'the model has no field "{name}".{did_you_mean(name, known)}', where="--set"
+                )
             checked[name] = _converted(name, value)
         return dataclasses.replace(self, **checked)
 
@@ -175,7 +185,9 @@ class ModelConfig:
         # The first `window` queries see 1, 2, ... window tokens, all later ones see `window`.
         return (window * (window + 1) / 2 + (context - window) * window) / context
 
-    def training_memory(self, micro_batch: int, context: int, *, bytes_per_activation: int = 4) -> dict[str, int]:
+    def training_memory(
+        self, micro_batch: int, context: int, *, bytes_per_activation: int = 4
+    ) -> dict[str, int]:
         """Predicted bytes of a training step, by part (fp32 weights, gradients and two optimizer moments).
 
         Activations kept for the backward pass, per token and layer: about 10 widths around the norms and

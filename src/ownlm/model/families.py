@@ -17,7 +17,10 @@ _LLAMA_NAMES = {
     "lm_head.weight": "lm_head.weight",
     "blocks.{i}.attention_norm.weight": "model.layers.{i}.input_layernorm.weight",
     "blocks.{i}.mlp_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    **{f"blocks.{{i}}.mlp.{m}.weight": f"model.layers.{{i}}.mlp.{m}.weight" for m in ("gate_proj", "up_proj", "down_proj")},
+    **{
+        f"blocks.{{i}}.mlp.{m}.weight": f"model.layers.{{i}}.mlp.{m}.weight"
+        for m in ("gate_proj", "up_proj", "down_proj")
+    },
     **{
         f"blocks.{{i}}.attention.{m}.weight": f"model.layers.{{i}}.self_attn.{m}.weight"
         for m in ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -67,7 +70,10 @@ def _llama_like(config: ModelConfig) -> dict[str, Any]:
 
 def _qwen3(config: ModelConfig) -> dict[str, Any]:
     windowed = config.sliding_window is not None
-    kinds = ["full_attention" if config.window_of(i) is None else "sliding_attention" for i in range(config.num_hidden_layers)]
+    kinds = [
+        "full_attention" if config.window_of(i) is None else "sliding_attention"
+        for i in range(config.num_hidden_layers)
+    ]
     return {
         **_llama_like(config),
         "use_sliding_window": windowed,
@@ -123,11 +129,19 @@ def from_hugging_face(content: dict[str, Any], where: object) -> ModelConfig:
     """Our config of a config.json; a field we do not support is refused by name, never ignored."""
     kind = content.get("model_type")
     if kind not in FAMILIES:
-        raise Refused(f'the architecture "{kind}" is not one this version opens.', where=where, why=f"Known: {', '.join(FAMILIES)}.")
+        raise Refused(
+            f'the architecture "{kind}" is not one this version opens.',
+            where=where,
+            why=f"Known: {', '.join(FAMILIES)}.",
+        )
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise Refused(f"RoPE type {rope.get('rope_type', rope.get('type'))!r} is not supported.", where=where)
-    for name, allowed in (("hidden_act", ("silu",)), ("attention_bias", (False, None)), ("mlp_bias", (False, None))):
+    for name, allowed in (
+        ("hidden_act", ("silu",)),
+        ("attention_bias", (False, None)),
+        ("mlp_bias", (False, None)),
+    ):
         if content.get(name, allowed[0]) not in allowed:
             raise Refused(f"{name}={content[name]!r} is not supported in {kind}.", where=where)
     try:
@@ -149,7 +163,9 @@ def from_hugging_face(content: dict[str, Any], where: object) -> ModelConfig:
             rope_theta=float(rope.get("rope_theta", content.get("rope_theta", 10_000.0))),
             tie_word_embeddings=bool(content.get("tie_word_embeddings", False)),
             sliding_window=int(content["sliding_window"]) if windowed else None,
-            window_layers=tuple(i for i, k in enumerate(kinds) if k == "sliding_attention") if windowed else None,
+            window_layers=tuple(i for i, k in enumerate(kinds) if k == "sliding_attention")
+            if windowed
+            else None,
             initializer_range=float(content.get("initializer_range", 0.02)),
             **FAMILIES[kind].fixed,
         )

@@ -34,7 +34,9 @@ class Norm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
-def rotary_tables(config: ModelConfig, length: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    config: ModelConfig, length: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """(cos, sin), each [length, head_dim], in fp32: position p turns the pair (i, i + D/2) by p · theta^(-2i/D).
 
     Su et al. 2021 (arXiv 2104.09864), eq. 34, in the half-split order of Hugging Face checkpoints.

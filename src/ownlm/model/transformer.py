@@ -39,11 +39,17 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = (
-            nn.Embedding(config.max_position_embeddings, config.hidden_size) if config.positions == "learned" else None
+            nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            if config.positions == "learned"
+            else None
         )
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = Norm(config, config.hidden_size)
-        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
         self._rotary: tuple[Tensor, Tensor] | None = None
         assert self.num_parameters() == config.num_parameters(), "the config's counters must add up"
 
@@ -61,12 +67,16 @@ class Transformer(nn.Module):
             if parameter.ndim == 1:
                 nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
             elif last in ("embedding", "position_embedding"):
-                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * self.config.initializer_range)
+                parameter.data.copy_(
+                    torch.randn(parameter.shape, generator=generator) * self.config.initializer_range
+                )
             elif last in ("o_proj", "down_proj", "lm_head"):
                 nn.init.zeros_(parameter)
             else:
                 bound = (3 / parameter.shape[1]) ** 0.5
-                parameter.data.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+                parameter.data.copy_(
+                    torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+                )
 
     def forward(
         self, ids_BT: Tensor, *, positions_BT: Tensor | None = None, cache: KeyValueCache | None = None
@@ -96,7 +106,11 @@ class Transformer(nn.Module):
         config, length = self.config, ids_BT.shape[1]
         end = 0
         if cache is None:
-            if positions_BT is None and length > config.max_position_embeddings and config.positions == "learned":
+            if (
+                positions_BT is None
+                and length > config.max_position_embeddings
+                and config.positions == "learned"
+            ):
                 raise ValueError(f"{length} tokens in a model made for {config.max_position_embeddings}")
         else:
             assert positions_BT is not None, "a cache needs positions"
@@ -110,23 +124,35 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             window = config.window_of(layer)
             if window not in masks:
-                masks[window] = self._mask(length, positions_BT, end, window, ids_BT.device, cache is not None)
+                masks[window] = self._mask(
+                    length, positions_BT, end, window, ids_BT.device, cache is not None
+                )
             x_BTC = block(x_BTC, rotary, masks[window], cache, positions_BT, end)
         return self.norm(x_BTC)
 
-    def _rotary_for(self, length: int, positions_BT: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    def _rotary_for(
+        self, length: int, positions_BT: Tensor | None, device: torch.device
+    ) -> tuple[Tensor, Tensor] | None:
         if self.config.positions != "rotary":
             return None
         needed = length if positions_BT is None else int(positions_BT.max()) + 1
         if self._rotary is None or self._rotary[0].shape[0] < needed or self._rotary[0].device != device:
-            self._rotary = rotary_tables(self.config, max(needed, self.config.max_position_embeddings + 1), device)
+            self._rotary = rotary_tables(
+                self.config, max(needed, self.config.max_position_embeddings + 1), device
+            )
         cos, sin = self._rotary
         if positions_BT is None:
             return cos[:length], sin[:length]
         return cos[positions_BT].unsqueeze(1), sin[positions_BT].unsqueeze(1)
 
     def _mask(
-        self, length: int, positions_BT: Tensor | None, end: int, window: int | None, device: torch.device, cached: bool
+        self,
+        length: int,
+        positions_BT: Tensor | None,
+        end: int,
+        window: int | None,
+        device: torch.device,
+        cached: bool,
     ) -> Tensor | None:
         if cached:
             assert positions_BT is not None

@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from ownlm.console.errors import Refused, UsageError
@@ -18,10 +19,10 @@ from ownlm.model.checkpoint import load_model, save_model, save_tensors, write_j
 from ownlm.model.transformer import Transformer
 from ownlm.training.optimizer import Optimizer
 
-import torch
 
-
-def save_checkpoint(run: Path, step: int, model: Transformer, optimizer: Optimizer, state: dict[str, object]) -> Path:
+def save_checkpoint(
+    run: Path, step: int, model: Transformer, optimizer: Optimizer, state: dict[str, object]
+) -> Path:
     """Write `checkpoints/step-N/` under another name first: a kill or a full disk leaves the older ones whole."""
     final = run / "checkpoints" / f"step-{step}"
     temporary = final.with_name(final.name + ".tmp")
@@ -73,7 +74,9 @@ def load_checkpoint(folder: Path, model: Transformer, optimizer: Optimizer) -> d
         stored = load_model(folder, device=next(model.parameters()).device)
         tensors = load_file(folder / "optimizer.safetensors")
     except FileNotFoundError as error:
-        raise UsageError("not a complete checkpoint.", where=folder, why=f"Missing: {error.filename}.") from None
+        raise UsageError(
+            "not a complete checkpoint.", where=folder, why=f"Missing: {error.filename}."
+        ) from None
     if stored.config != model.config:
         raise Refused("the checkpoint is of another model than the run.", where=folder)
     model.load_state_dict(stored.state_dict())

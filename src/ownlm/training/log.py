@@ -24,7 +24,9 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
 
@@ -46,6 +48,8 @@ def cut_log(path: Path, step: int) -> int:
     lines = read_log(path)
     kept = [line for line in lines if line.get("step", 0) <= step]
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+    temporary.write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8"
+    )
     temporary.replace(path)
     return len(lines) - len(kept)

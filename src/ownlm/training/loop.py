@@ -83,7 +83,9 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64)
         targets_bytes = 0
         for micro in range(plan.gradient_accumulation_steps):
-            rows = self.batches.step(self.step, micro * plan.per_device_train_batch_size, plan.per_device_train_batch_size)
+            rows = self.batches.step(
+                self.step, micro * plan.per_device_train_batch_size, plan.per_device_train_batch_size
+            )
             batch = torch.from_numpy(rows).to(plan.device)
             loss = self.loss_sum(batch)
             (loss / (plan.rows_per_step * plan.context)).backward()

@@ -17,7 +17,9 @@ CHUNK_LOGITS = 2**20  # fp32 logits a chunk: 4 MB, about a core's share of cache
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         vocabulary = weight_VC.shape[0]
         rows = max(64, CHUNK_LOGITS // vocabulary)
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
@@ -50,7 +52,9 @@ class _HeadLoss(torch.autograd.Function):
         return (grad_hidden.to(hidden_dtype) * grad, (grad_weight * grad).to(weight_dtype), None, None)
 
 
-def head_loss(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def head_loss(
+    hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Summed cross-entropy in nats of predicting `targets_N` from the hidden states through the head.
 
     Args:

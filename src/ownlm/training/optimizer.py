@@ -37,12 +37,18 @@ class Optimizer:
         weight_decay: float,
         iteration_dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.muon_peak, self.weight_decay, self.iteration_dtype = muon_learning_rate, weight_decay, iteration_dtype
+        self.muon_peak, self.weight_decay, self.iteration_dtype = (
+            muon_learning_rate,
+            weight_decay,
+            iteration_dtype,
+        )
         self.adam_peak = learning_rate
         self.matrices: dict[str, nn.Parameter] = {}
         others: dict[str, nn.Parameter] = {}
         for name, parameter in model.named_parameters():
-            (self.matrices if name.startswith("blocks.") and parameter.ndim == 2 else others)[name] = parameter
+            (self.matrices if name.startswith("blocks.") and parameter.ndim == 2 else others)[name] = (
+                parameter
+            )
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
         self.others = others
         decayed = [p for p in others.values() if p.ndim == 2]
@@ -96,7 +102,9 @@ class Optimizer:
             tensor.copy_(tensors[f"muon.{name}"])
         for name, parameter in self.others.items():
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adamw.{key}.{name}" in tensors]
-            self.adamw.state[parameter] = {key: tensors[f"adamw.{key}.{name}"].to(_state_device(key, parameter)) for key in keys}
+            self.adamw.state[parameter] = {
+                key: tensors[f"adamw.{key}.{name}"].to(_state_device(key, parameter)) for key in keys
+            }
 
 
 def _state_device(key: str, parameter: Tensor) -> torch.device:

@@ -70,7 +70,9 @@ class TrainPlan:
         """From run.json."""
         return cls(**{field.name: content[field.name] for field in dataclasses.fields(cls)})
 
-    def with_steps(self, max_steps: int, *, warmup_steps: int | None, eval_steps: int | None, save_steps: int | None) -> TrainPlan:
+    def with_steps(
+        self, max_steps: int, *, warmup_steps: int | None, eval_steps: int | None, save_steps: int | None
+    ) -> TrainPlan:
         """The plan for a number of steps: everything that follows from it."""
         if max_steps < 0:
             raise UsageError(f"max_steps is {max_steps}.", where="--max-steps")
@@ -90,9 +92,14 @@ class TrainPlan:
         )
 
 
-def rows_for(tokens_per_step: int, context: int, micro_batch: int | None, accumulation: int | None) -> tuple[int, int]:
+def rows_for(
+    tokens_per_step: int, context: int, micro_batch: int | None, accumulation: int | None
+) -> tuple[int, int]:
     """(micro-batch rows, accumulation steps): the given numbers, else the rule's tokens a step in one micro-batch."""
-    for name, value in (("per-device-train-batch-size", micro_batch), ("gradient-accumulation-steps", accumulation)):
+    for name, value in (
+        ("per-device-train-batch-size", micro_batch),
+        ("gradient-accumulation-steps", accumulation),
+    ):
         if value is not None and value < 1:
             raise UsageError(f"{value} is not a positive number.", where=f"--{name}")
     if micro_batch is not None:
@@ -114,7 +121,12 @@ def tokens_per_step_for(config: ModelConfig, planned_seconds: float | None) -> i
 
 
 def steps_for(
-    *, max_steps: int | None, tokens: int | None, epochs: float | None, tokens_per_step: int, tokens_per_epoch: int
+    *,
+    max_steps: int | None,
+    tokens: int | None,
+    epochs: float | None,
+    tokens_per_step: int,
+    tokens_per_epoch: int,
 ) -> int | None:
     """The number of steps that was asked for, or None when only minutes were."""
     if max_steps is not None:

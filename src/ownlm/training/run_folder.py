@@ -67,17 +67,31 @@ def claim_output(path: Path, overwrite: bool) -> None:
     if not any(path.iterdir()):
         return
     if not (path / "run.json").exists():
-        raise UsageError("the output folder holds other files; nothing was touched.", where=path, do="an empty or new folder for -o")
+        raise UsageError(
+            "the output folder holds other files; nothing was touched.",
+            where=path,
+            do="an empty or new folder for -o",
+        )
     if not overwrite:
         done = read_run(path).get("finished")
         raise UsageError(
-            "there is a run in this folder already." if done else "there is an unfinished run in this folder.",
+            "there is a run in this folder already."
+            if done
+            else "there is an unfinished run in this folder.",
             where=path,
             do="another -o, or --overwrite" if done else "--resume to go on with it, or --overwrite",
         )
     for name in ("checkpoints",):
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in ("run.json", "log.jsonl", "report.html", "facts.json", "model.safetensors", "config.json", "README.md"):
+    for name in (
+        "run.json",
+        "log.jsonl",
+        "report.html",
+        "facts.json",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    ):
         (path / name).unlink(missing_ok=True)
 
 
@@ -104,7 +118,9 @@ def command_line() -> str:
     """The command as it was typed, or 'Python' when the verb was called from a program."""
     from ownlm.console.output import from_cli
 
-    return "ownlm " + " ".join(_quoted(a) for a in sys.argv[1:]) if from_cli() else "Python: ownlm.pretrain(...)"
+    return (
+        "ownlm " + " ".join(_quoted(a) for a in sys.argv[1:]) if from_cli() else "Python: ownlm.pretrain(...)"
+    )
 
 
 def _quoted(argument: str) -> str:
@@ -119,7 +135,14 @@ def repeat_command(corpus: Path, output: Path, settings: dict[str, Any], plan: A
     """The `--max-steps` command that trains the same bits again on this machine."""
     from ownlm.console.command import option_name
 
-    words = ["ownlm pretrain", _quoted(os.fspath(corpus)), "-o", _quoted(str(output) + "-again"), "--size", size]
+    words = [
+        "ownlm pretrain",
+        _quoted(os.fspath(corpus)),
+        "-o",
+        _quoted(str(output) + "-again"),
+        "--size",
+        size,
+    ]
     words += ["--max-steps", str(plan.max_steps), "--context", str(plan.context)]
     words += ["--per-device-train-batch-size", str(plan.per_device_train_batch_size)]
     words += ["--gradient-accumulation-steps", str(plan.gradient_accumulation_steps)]

@@ -24,7 +24,16 @@ from ownlm.training import setup
 from ownlm.training.checkpoint import checkpoints, load_checkpoint, token_ids
 from ownlm.training.log import cut_log
 from ownlm.training.loop import Trainer
-from ownlm.training.plan import EVAL_ROWS, TrainPlan, check_memory, one_length, parse_count, rows_for, steps_for, tokens_per_step_for
+from ownlm.training.plan import (
+    EVAL_ROWS,
+    TrainPlan,
+    check_memory,
+    one_length,
+    parse_count,
+    rows_for,
+    steps_for,
+    tokens_per_step_for,
+)
 from ownlm.training.run_folder import (
     FORMAT,
     Run,
@@ -59,14 +68,21 @@ class Session:
     def start(self) -> Run:
         """A new run, to its end."""
         given = self.settings
-        one_length(minutes=given["minutes"], max_steps=given["max_steps"], num_train_epochs=given["num_train_epochs"], tokens=given["tokens"])
+        one_length(
+            minutes=given["minutes"],
+            max_steps=given["max_steps"],
+            num_train_epochs=given["num_train_epochs"],
+            tokens=given["tokens"],
+        )
         tokens = parse_count(given["tokens"], "--tokens") if given["tokens"] is not None else None
         minutes = given["minutes"]
         if minutes is not None and minutes <= 0:
             raise UsageError(f"{minutes} minutes are no time to train.", where="--minutes")
         if all(given[name] is None for name in ("minutes", "max_steps", "num_train_epochs", "tokens")):
             minutes = DEFAULT_MINUTES
-            out.say(f"No length given: training for {minutes:g} minutes (--minutes, --max-steps, --num-train-epochs or --tokens).")
+            out.say(
+                f"No length given: training for {minutes:g} minutes (--minutes, --max-steps, --num-train-epochs or --tokens)."
+            )
         corpus = Corpus.open(Path(given["corpus"]))
         start = self._start_model(corpus)
         seconds = minutes * 60 if minutes is not None else None
@@ -85,7 +101,13 @@ class Session:
         per_step = 0.0
         if steps is None:
             assert seconds is not None
-            trial = setup.build_trainer(corpus, config, draft.with_steps(1000, warmup_steps=None, eval_steps=None, save_steps=None), self.output, start)
+            trial = setup.build_trainer(
+                corpus,
+                config,
+                draft.with_steps(1000, warmup_steps=None, eval_steps=None, save_steps=None),
+                self.output,
+                start,
+            )
             left = seconds - (time.monotonic() - self.started) - FINISH_SECONDS
             steps, per_step = setup.calibrated_steps(trial, left - setup.CALIBRATION_SECONDS / 2)
             del trial
@@ -102,19 +124,32 @@ class Session:
         content = read_run(self.output)
         self._refuse_changes(content)
         if content.get("finished"):
-            raise UsageError("this run is finished.", where=self.output, do=f"ownlm pretrain CORPUS --from {self.output} -o another-run")
+            raise UsageError(
+                "this run is finished.",
+                where=self.output,
+                do=f"ownlm pretrain CORPUS --from {self.output} -o another-run",
+            )
         corpus = Corpus.open(Path(self.settings["corpus"]))
         if corpus.manifest["hash"] != content["data"]["hash"]:
-            raise Refused("the corpus is not the one this run was trained on.", where=corpus.path, why="Its hash differs from run.json.")
+            raise Refused(
+                "the corpus is not the one this run was trained on.",
+                where=corpus.path,
+                why="Its hash differs from run.json.",
+            )
         plan = TrainPlan.from_json(content["plan"])
         found = checkpoints(self.output)
         config = load_config(found[-1] if found else self.output)
-        trainer = setup.build_trainer(corpus, config, plan, self.output, self._start_model(corpus) if not found else None)
+        trainer = setup.build_trainer(
+            corpus, config, plan, self.output, self._start_model(corpus) if not found else None
+        )
         if found:
             state = load_checkpoint(found[-1], trainer.model, trainer.optimizer)
             trainer.step, trainer.seconds_before = int(str(state["step"])), float(str(state["seconds"]))
         cut = cut_log(self.output / "log.jsonl", trainer.step if found else -1)
-        out.say(f"Going on at step {trainer.step:,} of {plan.max_steps:,}" + (f" ({cut} later log lines cut)." if cut else "."))
+        out.say(
+            f"Going on at step {trainer.step:,} of {plan.max_steps:,}"
+            + (f" ({cut} later log lines cut)." if cut else ".")
+        )
         return self._train(trainer, corpus, content)
 
     def _refuse_changes(self, content: dict[str, Any]) -> None:
@@ -122,7 +157,10 @@ class Session:
 
         defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
         for name, value in self.settings.items():
-            if name in ("corpus", "output", "resume", "json", "config", "overwrite") or value == defaults[name]:
+            if (
+                name in ("corpus", "output", "resume", "json", "config", "overwrite")
+                or value == defaults[name]
+            ):
                 continue
             if str(value) != str(content["settings"].get(name)):
                 raise UsageError(
@@ -146,21 +184,31 @@ class Session:
             )
         return folder
 
-    def _draft(self, corpus: Corpus, start: Path | None, seconds: float | None) -> tuple[ModelConfig, TrainPlan, str]:
+    def _draft(
+        self, corpus: Corpus, start: Path | None, seconds: float | None
+    ) -> tuple[ModelConfig, TrainPlan, str]:
         """Everything but the number of steps."""
         given = self.settings
         device = setup.choose_device(given["device"])
         dtype = setup.choose_dtype(given["dtype"], device)
         threads = given["threads"] or num_cores()
         train = corpus.split("train")
-        context = given["context"] or min(setup.DEFAULT_CONTEXT, max(8, 2 ** ((train.num_tokens // 4).bit_length() - 1)))
+        context = given["context"] or min(
+            setup.DEFAULT_CONTEXT, max(8, 2 ** ((train.num_tokens // 4).bit_length() - 1))
+        )
         if start is not None:
             config, size = load_config(start), "given"
             context = given["context"] or min(context, config.max_position_embeddings)
             if context > config.max_position_embeddings:
-                raise UsageError(f"{context:,} tokens are more than the model's window of {config.max_position_embeddings:,}.", where="--context")
+                raise UsageError(
+                    f"{context:,} tokens are more than the model's window of {config.max_position_embeddings:,}.",
+                    where="--context",
+                )
             if given["set"] or given["size"] != "auto" or given["architecture"] != "qwen3":
-                raise UsageError("--size, --set and --architecture describe a new model; --from brings its own.", where="--from")
+                raise UsageError(
+                    "--size, --set and --architecture describe a new model; --from brings its own.",
+                    where="--from",
+                )
         else:
             size = given["size"]
             if size == "auto":
@@ -168,7 +216,10 @@ class Session:
             config = setup.model_config(given, corpus.tokenizer.vocab_size, size, context)
         torch.set_num_threads(threads)
         rows, accumulation = rows_for(
-            tokens_per_step_for(config, seconds), context, given["per_device_train_batch_size"], given["gradient_accumulation_steps"]
+            tokens_per_step_for(config, seconds),
+            context,
+            given["per_device_train_batch_size"],
+            given["gradient_accumulation_steps"],
         )
         plan = TrainPlan(
             max_steps=0, context=context, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation,
@@ -210,7 +261,9 @@ class Session:
             "ownlm": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command_line(),
-            "repeat": repeat_command(corpus.path, self.output, with_defaults, plan, size if size != "given" else "auto"),
+            "repeat": repeat_command(
+                corpus.path, self.output, with_defaults, plan, size if size != "given" else "auto"
+            ),
             "settings": {name: str(v) if isinstance(v, Path) else v for name, v in self.settings.items()},
             "plan": plan.to_json(),
             "model": {
@@ -242,14 +295,20 @@ class Session:
     def _prepare_folder(self, corpus: Corpus, config: ModelConfig, content: dict[str, Any]) -> None:
         tokenizer = corpus.tokenizer
         tokenizer.save(self.output)
-        ids = {"bos_token_id": tokenizer.eos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        ids = {
+            "bos_token_id": tokenizer.eos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
         write_json(self.output / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8})
         from ownlm.model.families import to_hugging_face
 
         write_json(self.output / "config.json", to_hugging_face(config, ids))
         write_run(self.output, content)
 
-    def _announce(self, corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, batches: Batches) -> None:
+    def _announce(
+        self, corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, batches: Batches
+    ) -> None:
         counts = config.parameter_counts()
         outside = counts["embedding"] + counts["position"] + counts["head"]
         out.say(
@@ -266,12 +325,19 @@ class Session:
     def _train(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> Run:
         live = LiveLine(trainer.plan, self.settings["logging_steps"])
         trainer.on_step, trainer.on_validation = live.step, live.validation
-        trainer.on_sample = lambda step, seconds: live.sample(seconds, self._sample(trainer, corpus, step), trainer.plan.sample_prompt)
+        trainer.on_sample = lambda step, seconds: live.sample(
+            seconds, self._sample(trainer, corpus, step), trainer.plan.sample_prompt
+        )
         finished = trainer.train()
         live.clear()
         seconds, tokens = trainer.seconds_before, trainer.step * trainer.plan.tokens_per_step
         flops = tokens * trainer.plan.flops_per_token
-        content["cost"] = {"seconds": seconds, "tokens": tokens, "flops": flops, "mfu": flops / max(seconds, 1e-9) / trainer.plan.peak_flops}
+        content["cost"] = {
+            "seconds": seconds,
+            "tokens": tokens,
+            "flops": flops,
+            "mfu": flops / max(seconds, 1e-9) / trainer.plan.peak_flops,
+        }
         if not finished:
             write_run(self.output, content)
             raise Interrupted(
@@ -307,7 +373,9 @@ class Session:
         split = corpus.split("validation")
         if split.num_bytes:
             trainer.model.eval()
-            content["result"] = evaluate_split(trainer.model, split, context=trainer.plan.context, seed=trainer.plan.seed)
+            content["result"] = evaluate_split(
+                trainer.model, split, context=trainer.plan.context, seed=trainer.plan.seed
+            )
             write_run(self.output, content)
             write_model_card(self.output, content)
         write_report(self.output)
@@ -338,7 +406,9 @@ class LiveLine:
     def validation(self, values: dict[str, Any]) -> None:
         """A line that stays."""
         self.progress.clear()
-        out.say(f"step {values['step']:,}: validation sample {values['loss']:.4f} loss, {values['bits_per_byte']:.4f} bits/byte")
+        out.say(
+            f"step {values['step']:,}: validation sample {values['loss']:.4f} loss, {values['bits_per_byte']:.4f} bits/byte"
+        )
 
     def sample(self, seconds: float, text: str, prompt: str) -> str:
         """The prompt continued, indented; returns the text for the log."""

@@ -40,7 +40,9 @@ def choose_device(device: str) -> str:
     if kind not in there:
         raise UsageError(f'there is no device "{device}".', where="--device", do="--device cpu, cuda or mps")
     if not there[kind]:
-        raise UsageError(f"this machine has no {kind} device that torch can use.", where="--device", do="ownlm doctor")
+        raise UsageError(
+            f"this machine has no {kind} device that torch can use.", where="--device", do="ownlm doctor"
+        )
     return device
 
 
@@ -67,7 +69,9 @@ def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: in
     """
     if seconds is None:
         return "10M"
-    rate = ASSUMED_GPU_FLOPS if device.startswith("cuda") else ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
+    rate = (
+        ASSUMED_GPU_FLOPS if device.startswith("cuda") else ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
+    )
     compute = rate * seconds
     best = "1M"
     for name, row in SIZES.items():
@@ -85,10 +89,16 @@ def model_config(settings: dict[str, Any], vocab_size: int, size: str, context: 
     if settings["architecture"] != "qwen3":
         from ownlm.model.families import FAMILIES
 
-        config = dataclasses.replace(config, architecture=settings["architecture"], **FAMILIES[settings["architecture"]].fixed)
+        config = dataclasses.replace(
+            config, architecture=settings["architecture"], **FAMILIES[settings["architecture"]].fixed
+        )
     assignments = parse_assignments(settings["set"])
     if "vocab_size" in assignments:
-        raise UsageError("the vocabulary belongs to the corpus.", where="--set vocab_size", do="ownlm prepare … --vocab-size N")
+        raise UsageError(
+            "the vocabulary belongs to the corpus.",
+            where="--set vocab_size",
+            do="ownlm prepare … --vocab-size N",
+        )
     config = config.changed(assignments)
     if "hidden_size" in assignments and "num_attention_heads" not in assignments:
         heads = max(1, config.hidden_size // config.head_dim)
@@ -105,7 +115,9 @@ def build_model(config: ModelConfig, plan: TrainPlan, start: Path | None) -> Tra
     return model.to(plan.device)
 
 
-def build_trainer(corpus: Corpus, config: ModelConfig, plan: TrainPlan, run: Path, start: Path | None) -> Trainer:
+def build_trainer(
+    corpus: Corpus, config: ModelConfig, plan: TrainPlan, run: Path, start: Path | None
+) -> Trainer:
     """Model, optimizer, data and plan together, at step 0."""
     torch.set_num_threads(plan.threads)
     model = build_model(config, plan, start)
@@ -124,7 +136,9 @@ def build_trainer(corpus: Corpus, config: ModelConfig, plan: TrainPlan, run: Pat
         batches=Batches(corpus.split("train"), plan.context, plan.rows_per_step, plan.seed),
         byte_lengths=torch.from_numpy(corpus.tokenizer.token_byte_lengths.astype("int64")).to(plan.device),
         run=run,
-        validation=fixed_sample(validation, plan.context, EVAL_ROWS, plan.seed) if validation.num_tokens > 1 else None,
+        validation=fixed_sample(validation, plan.context, EVAL_ROWS, plan.seed)
+        if validation.num_tokens > 1
+        else None,
     )
 
 
@@ -138,7 +152,9 @@ def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
         trainer.train_step()
     times: list[float] = []
     begin = time.monotonic()
-    while len(times) < 3 or (time.monotonic() - begin < min(CALIBRATION_SECONDS, seconds * 0.05) and len(times) < 50):
+    while len(times) < 3 or (
+        time.monotonic() - begin < min(CALIBRATION_SECONDS, seconds * 0.05) and len(times) < 50
+    ):
         start = time.monotonic()
         trainer.train_step()
         _synchronize(trainer.plan.device)
@@ -162,4 +178,7 @@ def _synchronize(device: str) -> None:
 def refuse_many_processes() -> None:
     """Started by torchrun with several processes: each would train its own copy, so say no."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("training with several processes is not supported in this version.", do="start it without torchrun")
+        raise UsageError(
+            "training with several processes is not supported in this version.",
+            do="start it without torchrun",
+        )

@@ -96,9 +96,8 @@ def _show(found: dict[str, Any]) -> None:
     """The figures as lines: each beside its baselines."""
     unit = found["interval"]["resampled"]
     size = out.human_bytes(found["bytes"])
-    out.say(
-        f"{found['text']}: {found['documents']:,} {'document' if found['documents'] == 1 else 'documents'}, {size}, {found['tokens']:,} tokens"
-    )
+    documents = "1 document" if found["documents"] == 1 else f"{found['documents']:,} documents"
+    out.say(f"{found['text']}: {documents}, {size}, {found['tokens']:,} tokens")
     bits = found["bits_per_byte"]
     baselines = ", ".join(f"{name} {value:.4f}" for name, value in found["baselines"].items())
     out.result(f"bits per byte  {_interval(bits, unit)}   beside {baselines}")

@@ -29,7 +29,7 @@ def pretrain(
     from_: str | None = None,
     resume: bool = False,
     architecture: Literal["qwen3", "llama"] = "qwen3",
-    set: list[str] = [],  # noqa: A002, B006 - the option's name; pydantic copies the default
+    set: list[str] = [],  # noqa: B006 - the option's name; pydantic copies the default
     learning_rate: float = 0.004,
     muon_learning_rate: float = 0.02,
     weight_decay: float = 0.01,
