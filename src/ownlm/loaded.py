@@ -170,9 +170,7 @@ def load(
             where=path,
             why="They do not belong together.",
         )
-    return LoadedModel(
-        path, read_run(path), tokenizer, Engine(weights, dtype=dtype, max_context=max_context)
-    )
+    return LoadedModel(path, read_run(path), tokenizer, Engine(weights, dtype=dtype, max_context=max_context))
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:

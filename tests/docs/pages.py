@@ -97,7 +97,9 @@ def mentioned_options(page: Path) -> set[str]:
     """Options that the prose of a page names in `code`."""
     text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
     return {
-        option for code in re.findall(r"`([^`\n]+)`", text) for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
+        option
+        for code in re.findall(r"`([^`\n]+)`", text)
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -36,7 +37,9 @@ class Substitution(NamedTuple):
 
 
 SUBSTITUTIONS = (
-    Substitution("pretrain", "--minutes", ("--max-steps", "4"), "half an hour of training becomes four steps"),
+    Substitution(
+        "pretrain", "--minutes", ("--max-steps", "4"), "half an hour of training becomes four steps"
+    ),
     Substitution("pretrain", "--max-steps", ("--max-steps", "4"), "so do a thousand steps"),
     Substitution("pretrain", "--size", ("--size", "1M"), "a step of a larger model takes seconds"),
     Substitution("quickstart", "--minutes", ("--minutes", "0.05"), "three seconds of training will do"),
@@ -45,8 +48,16 @@ SUBSTITUTIONS = (
 )
 
 PYTHON_SUBSTITUTIONS = (
-    (r"(ownlm\.pretrain\([^)\n]*)minutes=[\d.]+", r'\1max_steps=4, size="1M"', "the same as on the command line"),
-    (r"(ownlm\.quickstart\([^)\n]*)minutes=[\d.]+", r'\1minutes=0.05, size="1M"', "the same as on the command line"),
+    (
+        r"(ownlm\.pretrain\([^)\n]*)minutes=[\d.]+",
+        r'\1max_steps=4, size="1M"',
+        "the same as on the command line",
+    ),
+    (
+        r"(ownlm\.quickstart\([^)\n]*)minutes=[\d.]+",
+        r'\1minutes=0.05, size="1M"',
+        "the same as on the command line",
+    ),
 )
 
 
@@ -65,7 +76,9 @@ def substituted(words: Sequence[str]) -> tuple[list[str], list[Substitution]]:
         if not words or words[0] != rule.verb:
             continue
         if rule.option == NO_SOURCE:
-            if all(word.startswith("-") or before.startswith("-") for before, word in zip(words, words[1:])):
+            if all(
+                word.startswith("-") or before.startswith("-") for before, word in itertools.pairwise(words)
+            ):
                 typed[1:1] = rule.words
                 made.append(rule)
         elif rule.option == "":

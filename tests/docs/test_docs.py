@@ -56,7 +56,9 @@ def desk(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The current folder: English and Chinese texts, a note, a table."""
     shutil.copytree(text_folder, tmp_path / "my_texts")
     (tmp_path / "notes.md").write_text(NOTES, encoding="utf-8")
-    rows = (json.dumps({"title": f"rain {i}", "text": f"{i}: {ROW_TEXT}"}, ensure_ascii=False) for i in range(60))
+    rows = (
+        json.dumps({"title": f"rain {i}", "text": f"{i}: {ROW_TEXT}"}, ensure_ascii=False) for i in range(60)
+    )
     (tmp_path / "data.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

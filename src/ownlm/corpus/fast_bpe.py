@@ -1,4 +1,4 @@
-"""A byte-level BPE run by `tiktoken`, with the ids of `tokenizers`: where it is possible, and where it is not."""
+"""A byte-level BPE run by `tiktoken`, with the ids of `tokenizers`: where that is possible, and where not."""
 
 from __future__ import annotations
 
@@ -146,9 +146,9 @@ def _pattern(spec: dict[str, Any]) -> tuple[str | None, str]:
     if kinds == ["ByteLevel"] and found[0].get("use_regex", True):
         return GPT2_PATTERN, ""
     split = found[0]
-    if kinds == ["Split", "ByteLevel"] and not found[1].get("use_regex", True):
-        if split["behavior"] == "Isolated" and not split["invert"] and "Regex" in split["pattern"]:
-            return split["pattern"]["Regex"], ""
+    by_regex = kinds == ["Split", "ByteLevel"] and not found[1].get("use_regex", True)
+    if by_regex and split["behavior"] == "Isolated" and not split["invert"] and "Regex" in split["pattern"]:
+        return split["pattern"]["Regex"], ""
     return None, f"its pre-tokenizer ({' + '.join(kinds)}) is not in tiktoken"
 
 

@@ -25,9 +25,10 @@ OTHER, LETTER, PUNCTUATION, NEWLINE, DIGIT, SPACE, SEPARATOR_CLASS = range(7)
 _RANGES = {
     LETTER: [("A", "Z"), ("a", "z"), ("\u3400", "\u4db5"), ("\u4e00", "\u9fa5")],
     PUNCTUATION: [
-        ("!", "&"), ("(", "/"), (":", "@"), ("[", "`"), ("{", "~"), ("\u00b7", "\u00b7"), ("\u2010", "\u2027"),
-        ("\u2030", "\u2052"), ("\u25a0", "\u25ef"), ("\u3001", "\u3003"), ("\u3008", "\u3020"),
-        ("\uff01", "\uff0f"), ("\uff1a", "\uff20"), ("\uff3b", "\uff40"), ("\uff5b", "\uff65"), ("\ufffd", "\ufffd"),
+        ("!", "&"), ("(", "/"), (":", "@"), ("[", "`"), ("{", "~"), ("\u00b7", "\u00b7"),
+        ("\u2010", "\u2027"), ("\u2030", "\u2052"), ("\u25a0", "\u25ef"), ("\u3001", "\u3003"),
+        ("\u3008", "\u3020"), ("\uff01", "\uff0f"), ("\uff1a", "\uff20"), ("\uff3b", "\uff40"),
+        ("\uff5b", "\uff65"), ("\ufffd", "\ufffd"),
     ],
     NEWLINE: [("\n", "\n"), ("\r", "\r")],
     DIGIT: [("0", "9"), ("\u3007", "\u3007"), ("\uff10", "\uff19")],
@@ -195,12 +196,16 @@ class FastChinese:
 
 
 def _chain_key(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> npt.NDArray[np.uint64]:
-    return first.astype(np.uint64) | second.astype(np.uint64) << 21 | third.astype(np.uint64) << 42
+    return (
+        first.astype(np.uint64)
+        | second.astype(np.uint64) << np.uint64(21)
+        | third.astype(np.uint64) << np.uint64(42)
+    )
 
 
-def _chain_place(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _chain_place(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     """Fibonacci hashing (Knuth 1973): the top bits of the product with 2^64 / φ."""
-    return (keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _CHAIN_BITS)
+    return ((keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _CHAIN_BITS)).astype(np.intp)
 
 
 def _give_away(
@@ -282,8 +287,8 @@ def _groups(
     for point, numbers in fitting.items():
         group[point] = names.setdefault(tuple(numbers), len(names) + 1)
     groups: dict[bytes, list[int]] = {part: [] for part in parts}
-    for numbers, name in names.items():
-        for number in numbers:
+    for fits, name in names.items():
+        for number in fits:
             groups[parts[number]].append(name)
     return group, groups
 

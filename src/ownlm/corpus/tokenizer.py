@@ -45,7 +45,9 @@ class Tokenizer:
         where: what error messages name.
     """
 
-    def __init__(self, text: str, config: dict[str, Any] | None = None, *, where: object = "tokenizer.json") -> None:
+    def __init__(
+        self, text: str, config: dict[str, Any] | None = None, *, where: object = "tokenizer.json"
+    ) -> None:
         import tokenizers
 
         self.text, self.config, self.where = text, dict(config or {}), where
@@ -111,7 +113,7 @@ class Tokenizer:
 
     @cached_property
     def eos_id(self) -> int:
-        """Id of `<|endoftext|>`, which starts every document (another vocabulary's own end token otherwise)."""
+        """Id of `<|endoftext|>`, which starts every document (in other vocabularies their own end token)."""
         for name in (END_OF_TEXT, _content(self.config.get("eos_token")), "</s>", "<eos>", "[SEP]"):
             index = self._id_of(name)
             if index is not None:
@@ -231,7 +233,7 @@ class Tokenizer:
         return found
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD, special tokens are left out."""
+        """The text that ids stand for, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def __reduce__(self) -> tuple[Any, ...]:

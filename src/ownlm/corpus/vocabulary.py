@@ -1,5 +1,4 @@
-"""The bytes behind every id of a Hugging Face `tokenizer.json`, read from the file, never through decoded
-text.
+"""The bytes behind every id of a Hugging Face `tokenizer.json`, read from the file, not from decoded text.
 
 Decoded text cannot give them: a token may hold part of a character, and `decode` turns that into U+FFFD.
 """
@@ -15,7 +14,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte (Radford et al. 2019, `bytes_to_unicode`): character → byte."""
+    """GPT-2's printable characters for the bytes (Radford et al. 2019, `bytes_to_unicode`), with their byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     alphabet = {chr(byte): byte for byte in printable}
@@ -105,7 +104,7 @@ def is_byte_level(spec: dict[str, Any]) -> bool:
 
 
 def leading_spaces_stripped(spec: dict[str, Any]) -> int:
-    """How many spaces decoding removes at the start (sentencepiece vocabularies put one in front of a text)."""
+    """How many spaces decoding removes at the start (sentencepiece puts one in front of a text)."""
     for part in parts(spec.get("decoder"), "decoders"):
         if part["type"] == "Strip" and part["content"] == " ":
             return int(part["start"])

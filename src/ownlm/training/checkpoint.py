@@ -6,7 +6,6 @@ Data order, dropout and sampling are functions of (seed, step), so the step is a
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -39,7 +38,7 @@ def save_checkpoint(
         raise
     if final.exists():
         shutil.rmtree(final)
-    os.replace(temporary, final)
+    temporary.replace(final)
     return final
 
 

@@ -26,14 +26,20 @@ class Entry(NamedTuple):
 
 
 VERBS = {
-    "quickstart": Entry("start", "Prepare, train, evaluate and report in a few minutes, on your text or on Python's."),
+    "quickstart": Entry(
+        "start", "Prepare, train, evaluate and report in a few minutes, on your text or on Python's."
+    ),
     "doctor": Entry("start", "What this machine has, how fast it is, and what it can train and run."),
-    "prepare": Entry("make", "Files, folders, stdin -> a corpus folder: cleaned, deduplicated, split, tokenized."),
+    "prepare": Entry(
+        "make", "Files, folders, stdin -> a corpus folder: cleaned, deduplicated, split, tokenized."
+    ),
     "pretrain": Entry("make", "A corpus folder -> a run folder with a model in Hugging Face form."),
     "generate": Entry("use", "Continue a text."),
     "chat": Entry("use", "Talk to a model that was taught to chat."),
     "evaluate": Entry("check", "Loss, perplexity and bits per byte on text, beside gzip and xz."),
-    "score": Entry("check", "The probability of every token; the strangest places of files; rank candidates."),
+    "score": Entry(
+        "check", "The probability of every token; the strangest places of files; rank candidates."
+    ),
     "runs": Entry("keep", "The runs below a folder, newest first."),
 }
 
