@@ -17,7 +17,7 @@ from ownlm import cli
 from tests.docs.pages import ROOT, Command
 
 PROGRAMS = ("echo", "printf", "cat", "head")  # what stands beside ownlm in a pipe
-NO_SOURCE = "(no source)"
+SOURCE = "(a source)"
 
 
 class Substitution(NamedTuple):
@@ -25,37 +25,39 @@ class Substitution(NamedTuple):
 
     Args:
         verb: of which verb.
-        option: which option is replaced together with its value; "" stands for its absence.
+        option: what is replaced together with its value.
         words: what is typed instead.
         reason: why.
+        added: the words are added to a command that has none of these options.
     """
 
     verb: str
     option: str
     words: tuple[str, ...]
     reason: str
+    added: tuple[str, ...] = ()
 
 
 SUBSTITUTIONS = (
-    Substitution(
-        "pretrain", "--minutes", ("--max-steps", "4"), "half an hour of training becomes four steps"
-    ),
-    Substitution("pretrain", "--max-steps", ("--max-steps", "4"), "so do a thousand steps"),
+    Substitution("pretrain", "--minutes", ("--max-steps", "2"), "half an hour of training becomes two steps"),
+    Substitution("pretrain", "--max-steps", ("--max-steps", "2"), "so do a thousand steps"),
     Substitution("pretrain", "--size", ("--size", "1M"), "a step of a larger model takes seconds"),
-    Substitution("quickstart", "--minutes", ("--minutes", "0.05"), "three seconds of training will do"),
-    Substitution("quickstart", "", ("--minutes", "0.05", "--size", "1M"), "the default is five minutes"),
-    Substitution("quickstart", NO_SOURCE, ("my_texts",), "the standard library is 10 MB of text"),
+    Substitution("pretrain", "", ("--size", "1M"), "so does one of the default size", ("--size", "--from")),
+    Substitution("quickstart", "--minutes", ("--minutes", "0.03"), "two seconds of training will do"),
+    Substitution("quickstart", "", ("--minutes", "0.03"), "the default is five minutes", ("--minutes",)),
+    Substitution("quickstart", "", ("--size", "1M"), "the same size on every machine", ("--size",)),
+    Substitution("quickstart", "", ("my_texts",), "the standard library is 10 MB of text", (SOURCE,)),
 )
 
 PYTHON_SUBSTITUTIONS = (
     (
         r"(ownlm\.pretrain\([^)\n]*)minutes=[\d.]+",
-        r'\1max_steps=4, size="1M"',
+        r'\1max_steps=2, size="1M"',
         "the same as on the command line",
     ),
     (
         r"(ownlm\.quickstart\([^)\n]*)minutes=[\d.]+",
-        r'\1minutes=0.05, size="1M"',
+        r'\1minutes=0.03, size="1M"',
         "the same as on the command line",
     ),
 )
@@ -71,21 +73,16 @@ class Result(NamedTuple):
 
 def substituted(words: Sequence[str]) -> tuple[list[str], list[Substitution]]:
     """(the words that are typed, the substitutions that were made) for what stands behind `ownlm`."""
+    given = {*words, *([SOURCE] if len(words) > 1 and not words[1].startswith("-") else [])}
     typed, made = list(words), []
     for rule in SUBSTITUTIONS:
         if not words or words[0] != rule.verb:
             continue
-        if rule.option == NO_SOURCE:
-            if all(
-                word.startswith("-") or before.startswith("-") for before, word in itertools.pairwise(words)
-            ):
+        if rule.added:
+            if given.isdisjoint(rule.added):
                 typed[1:1] = rule.words
                 made.append(rule)
-        elif rule.option == "":
-            if "--minutes" not in words:
-                typed += rule.words
-                made.append(rule)
-        elif rule.option in words:
+        elif rule.option in given:
             place = typed.index(rule.option)
             typed[place : place + 2] = rule.words
             made.append(rule)

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 from ownlm import cli
+from ownlm.console.command import option_name
+from ownlm.console.settings import ALIASES
+from ownlm.machine import examine
 from ownlm.verbs import VERBS
 from tests.docs import shell
 from tests.docs.pages import (
@@ -39,7 +42,7 @@ RUN_PAGES = [p for p in PAGES if p != CHINESE and any(b.language in RUN_LANGUAGE
 OTHER_OPTIONS = {
     "--help", "--version", "--completion", "--quiet", "--debug",  # of every verb, or of ownlm itself
     "--check",  # of scripts/write_docs.py
-    "--skip-special-tokens",
+    "--python",  # of uv
 }  # fmt: skip
 NOTES = "# Notes\n\nThe river runs to the sea, and the fox runs home.\n"
 ROW_TEXT = "Rain falls on the hills, and the river runs again. 夜来风雨声，花落知多少。"
@@ -47,7 +50,8 @@ ROW_TEXT = "Rain falls on the hills, and the river runs again. 夜来风雨声�
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    with shell.one_core():
+    with shell.one_core(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examine, "MATMUL_SECONDS", 0.3)  # doctor measures for five seconds; no figure is looked at
         yield
 
 
@@ -119,7 +123,7 @@ def test_every_typed_option_exists(page: Path) -> None:
             known = options_of(words[0]) if words[0] in VERBS else {"--help", "--version", "--completion"}
             given = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
             assert not given - known, f"{name(page)}:{command.line}: {command.text}"
-    everything = OTHER_OPTIONS.union(*map(options_of, VERBS))
+    everything = OTHER_OPTIONS.union({option_name(alias) for alias in ALIASES}, *map(options_of, VERBS))
     assert not mentioned_options(page) - everything
 
 
