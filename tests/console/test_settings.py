@@ -1,6 +1,7 @@
 """Settings from a signature: precedence, names, types, files."""
 
 import inspect
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +46,27 @@ def test_defaults_and_conversions():
     assert got["stop"] == ["。"]
     assert got["learning_rate"] == 0.001
     assert got["vocab_size"] == "auto"
+
+
+class Folder(os.PathLike[str]):
+    """What a stage hands to the next one: more than a path, and usable as one."""
+
+    def __fspath__(self) -> str:
+        return "some/folder"
+
+
+def test_what_has_a_path_stands_for_it():
+    got = trained(Folder(), stop=Path("a.txt"), from_=Folder())
+    assert (got["corpus"], got["stop"], got["from_"]) == (Path("some/folder"), ["a.txt"], "some/folder")
+    assert trained("c", stop=[Folder(), "b"])["stop"] == ["some/folder", "b"]
+    loaded = Folder()
+    assert opened(loaded) is loaded
+
+
+@verb
+def opened(model: Any) -> Any:
+    """Return what it got, as it is."""
+    return model
 
 
 def test_given_wins_over_file_and_file_over_default_also_when_the_default_is_given(tmp_path):

@@ -110,9 +110,20 @@ def resolve(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str,
         merged[name] = value
         places.pop(name, None)
     for name, value in list(merged.items()):
-        if isinstance(value, (str, os.PathLike)) and _is_list(parameter_hints(function)[name]):
-            merged[name] = [value]
+        hint = parameter_hints(function)[name]
+        if hint is Any:  # the verb looks itself: an open model has a path too, and is more than that
+            continue
+        if isinstance(value, (str, os.PathLike)) and _is_list(hint):
+            value = [value]
+        merged[name] = (
+            [_plain_path(v) for v in value] if isinstance(value, (list, tuple)) else _plain_path(value)
+        )
     return _validate(function, merged, places)
+
+
+def _plain_path(value: Any) -> Any:
+    """A corpus or run that was handed over stands for its folder; pydantic takes text and `Path` alone."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 class Setting(NamedTuple):
