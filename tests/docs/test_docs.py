@@ -51,7 +51,9 @@ ROW_TEXT = "Rain falls on the hills, and the river runs again. 夜来风雨声�
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     with shell.one_core(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examine, "MATMUL_SECONDS", 0.3)  # doctor measures for five seconds; no figure is looked at
+        patch.setattr(
+            examine, "MATMUL_SECONDS", 0.3
+        )  # doctor measures for five seconds; no figure is looked at
         yield
 
 
