@@ -242,3 +242,13 @@ def test_every_field_of_a_run_folder_is_documented(run: Path) -> None:
         assert {entry["kind"], *entry} <= words
     for file in [*run.iterdir(), *next((run / "checkpoints").iterdir()).iterdir()]:
         assert file.name in words, file.name
+
+
+def test_every_random_stream_is_documented() -> None:
+    """The purposes that seeds are derived for, as the source has them."""
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    purposes = set(re.findall(r'\b(?:derive|unit|stream_key)\(.*?seed, "([^"]+)"', sources))
+    assert len(purposes) >= 10
+    page = (ROOT / "docs" / "reproducibility.md").read_text(encoding="utf-8")
+    rows = page.split("| purpose |")[1].split("\n\n")[0].splitlines()
+    assert purposes == {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
