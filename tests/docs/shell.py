@@ -45,7 +45,7 @@ SUBSTITUTIONS = (
     Substitution("quickstart", "--minutes", ("--minutes", "0.03"), "two seconds of training will do"),
     Substitution("quickstart", "", ("--minutes", "0.03"), "the default is five minutes", ("--minutes",)),
     Substitution("quickstart", "", ("--size", "1M"), "the same size on every machine", ("--size",)),
-    Substitution("quickstart", "", ("my_texts",), "the standard library is 10 MB of text", (SOURCE,)),
+    Substitution("quickstart", "", ("my_texts",), "the standard library is megabytes of text", (SOURCE,)),
 )
 
 PYTHON_SUBSTITUTIONS = (
