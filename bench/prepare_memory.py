@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def main() -> None:
             copies = Path(folder) / f"copies{times}"
             copies.mkdir()
             for number in range(times):
-                (copies / f"{number}-{arguments.repeat.name}").symlink_to(arguments.repeat.resolve())
+                shutil.copyfile(arguments.repeat, copies / f"{number}-{arguments.repeat.name}")
             files = [str(file) for file in sorted(copies.iterdir())]
             report(f"{times} × {arguments.repeat.name}", *measure(files, Path(folder) / f"c{times}", options))
 

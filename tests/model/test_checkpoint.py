@@ -35,8 +35,8 @@ def test_logits_equal_transformers_after_saving(tmp_path, changes):
 
 
 def test_a_form_that_other_tools_cannot_open_is_refused(tmp_path):
-    with pytest.raises(Refused, match="activation"):
-        save_model(Transformer(config(activation="relu2")), tmp_path, IDS)
+    with pytest.raises(Refused, match="positions"):
+        save_model(Transformer(config(positions="none")), tmp_path, IDS)
     assert not (tmp_path / "config.json").exists()
 
 
@@ -57,7 +57,7 @@ def test_missing_and_damaged_folders(tmp_path):
     for field, value, word in (
         ("hidden_size", 64, "shape|is \\["),
         ("model_type", "unheard-of", "unheard-of"),
-        ("hidden_act", "relu", "hidden_act"),
+        ("hidden_act", "mish", "hidden_act"),
         ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}, "yarn"),
         ("num_hidden_layers", 10**9, "num_hidden_layers"),
         ("num_hidden_layers", 3, "missing"),

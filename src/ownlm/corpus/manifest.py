@@ -91,6 +91,8 @@ def _finished(settings: PrepareSettings, inputs: str | None) -> bool:
     differ = differences(manifest["settings"], settings.content())
     if not differ and inputs is not None and inputs == before:
         return True
+    if settings.renew:
+        return False
     if differ:
         what = f"holds a corpus made with other settings ({differ})."
     elif inputs is None:
@@ -104,7 +106,7 @@ def _finished(settings: PrepareSettings, inputs: str | None) -> bool:
 def _same_command(settings: PrepareSettings, work: Path) -> None:
     before = json.loads((work / COMMAND).read_text(encoding="utf-8"))
     differ = differences(before, settings.content())
-    if differ and not settings.overwrite:
+    if differ and not (settings.overwrite or settings.renew):
         raise Refused(
             f"holds a half-made corpus of another command ({differ}).",
             where=settings.output,

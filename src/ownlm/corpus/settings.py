@@ -36,11 +36,12 @@ class PrepareSettings:
     exclude: tuple[str, ...] = ()
     seed: int = 0
     workers: int | None = None
-    overwrite: bool = False
+    overwrite: bool = False  # make it again, whatever is there
+    renew: bool = False  # make it again only if settings or sources have changed
 
     def content(self) -> dict[str, Any]:
         """What decides the content of the corpus, as its manifest holds it."""
-        apart = ("output", "workers", "overwrite")
+        apart = ("output", "workers", "overwrite", "renew")
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()

@@ -1,45 +1,100 @@
-"""Weights to and from a Hugging Face folder: config.json and model.safetensors. Nothing is ever pickled."""
+"""Weights to and from a Hugging Face folder: config.json and safetensors files. Nothing is ever pickled."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ownlm.console.errors import Refused, UsageError
 from ownlm.model.config import ModelConfig
-from ownlm.model.families import from_hugging_face, to_hf_name, to_hugging_face
+from ownlm.model.families import FAMILIES, from_hugging_face, is_transposed, to_hf_name, to_hugging_face
+from ownlm.model.stored import FLOATS, INDEX, SINGLE, StoredWeights
 from ownlm.model.transformer import Transformer
 
 FP32_LIMIT = 350_000_000  # parameters up to which a finished run stores fp32; above it bf16 (DESIGN)
+SHARD_BYTES = 5_000_000_000  # of one file, as transformers and the hub have it
+MAX_CONFIG_BYTES = 16 * 2**20
 
 
 def save_model(
-    model: Transformer, folder: Path, special_ids: dict[str, int], dtype: torch.dtype | None = None
+    model: Transformer,
+    folder: Path,
+    special_ids: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write config.json and model.safetensors, each under a temporary name first.
+    """Write config.json and the weights, each file under a temporary name first.
 
     Args:
         special_ids: bos/eos/pad token ids for config.json.
         dtype: of the stored weights; None: fp32 up to 350M parameters, else bf16.
+        shard_bytes: weights above this size become several files with an index.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if dtype is None:
         dtype = torch.float32 if model.num_parameters() <= FP32_LIMIT else torch.bfloat16
-    content = to_hugging_face(model.config, special_ids) | {"dtype": str(dtype).removeprefix("torch.")}
-    tensors = {
-        to_hf_name(name, model.config.architecture): p.detach().to(device="cpu", dtype=dtype).contiguous()
+    content = to_hugging_face(model.config, dict(special_ids)) | {"dtype": str(dtype).removeprefix("torch.")}
+    architecture = model.config.architecture
+    parameters = {
+        to_hf_name(name, architecture): p.T if is_transposed(name, architecture) else p
         for name, p in model.named_parameters()
     }
-    save_tensors(tensors, folder / "model.safetensors")
+    sizes = {name: p.numel() * dtype.itemsize for name, p in parameters.items()}
+    write_weights(folder, sizes, lambda name: parameters[name].detach().to("cpu", dtype), shard_bytes)
     write_json(folder / "config.json", content)
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def write_weights(
+    folder: Path, sizes: Mapping[str, int], read: Callable[[str], Tensor], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Tensors as one safetensors file, or as shards with an index; one shard is in memory at a time.
+
+    Args:
+        sizes: bytes of each tensor as it will be stored, in the order of the files.
+        read: gives a tensor as it will be stored.
+        shard_bytes: a file gets another tensor only while it stays below this size.
+    """
+    shards: list[list[str]] = [[]]
+    held = 0
+    for name, size in sizes.items():
+        if shards[-1] and held + size > shard_bytes:
+            shards.append([])
+            held = 0
+        shards[-1].append(name)
+        held += size
+    count = len(shards)
+    names = (
+        [SINGLE] if count == 1 else [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
+    )
+    for file, members in zip(names, shards):
+        save_tensors({name: read(name).contiguous() for name in members}, folder / file)
+    if count > 1:
+        weight_map = {name: file for file, members in zip(names, shards) for name in members}
+        write_json(
+            folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        )
+    _remove_others(folder, keep=names)
+
+
+def _remove_others(folder: Path, keep: list[str]) -> None:
+    """Weights that an earlier model left in this folder: two models in one would be read as one."""
+    for path in folder.glob("model*.safetensors"):
+        if path.name not in keep:
+            path.unlink()
+    if len(keep) == 1:
+        (folder / INDEX).unlink(missing_ok=True)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file atomically: a kill leaves the old file or the new one, never a half."""
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -61,58 +116,140 @@ def write_json(path: Path, content: object) -> None:
     temporary.replace(path)
 
 
-def load_config(folder: Path) -> ModelConfig:
-    """The model config of a folder."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's config.json.
+
+    Raises:
+        UsageError: there is none. Refused: it is no JSON object.
+    """
     path = folder / "config.json"
     try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise Refused(f"larger than {MAX_CONFIG_BYTES >> 20} MiB: not a config.json.", where=path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
             "there is no model in this folder (no config.json).", where=folder, do="ownlm runs"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"not valid JSON: {error}.", where=path) from None
     if not isinstance(content, dict):
         raise Refused("not a model configuration.", where=path)
-    return from_hugging_face(content, path)
+    return content
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The model config of a folder."""
+    return from_hugging_face(read_config(folder), folder / "config.json")
 
 
 def load_model(
     folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Transformer:
-    """Open a folder as a `Transformer` in eval mode, weight by weight from the memory-mapped file.
+    """Open a folder as a `Transformer` in eval mode.
+
+    Peak memory is the model and one tensor: names, shapes and dtypes are checked in the files' headers before
+    anything is allocated, then each weight is read into its place.
+
+    Args:
+        dtype: of the weights in memory; None: float32.
 
     Raises:
-        UsageError: no model there. Refused: missing or misshapen weights, names that do not belong.
+        UsageError: no model there. Refused: missing or misshapen weights, names that do not belong, NaN.
     """
     folder = Path(folder)
     config = load_config(folder)
-    path = folder / "model.safetensors"
-    if not path.exists():
-        raise UsageError("the weights are missing (no model.safetensors).", where=folder, do="ownlm runs")
+    family = FAMILIES[config.architecture]
     with torch.device("meta"):
         model = Transformer(config)
-    wanted = {to_hf_name(name, config.architecture): name for name, _ in model.named_parameters()}
-    model.to_empty(device=device)
-    if dtype is not None:
-        model.to(dtype)
-    parameters = dict(model.named_parameters())
-    try:
-        with safe_open(path, framework="pt") as stored:
-            names = set(stored.keys())
-            missing = sorted(set(wanted) - names)
-            unknown = sorted(names - set(wanted) - {"lm_head.weight"})
-            if missing or unknown:
-                word, listed = ("missing", missing) if missing else ("unknown", unknown)
-                raise Refused(f"{len(listed)} {word} weights, first: {listed[0]}.", where=path)
-            for theirs, ours in wanted.items():
-                tensor = stored.get_tensor(theirs)
-                if tensor.shape != parameters[ours].shape:
-                    raise Refused(
-                        f"{theirs} is {list(tensor.shape)}, the config wants {list(parameters[ours].shape)}.",
-                        where=path,
-                    )
-                parameters[ours].data.copy_(tensor)
-    except SafetensorError as error:
-        raise Refused(f"not a safetensors file: {error}.", where=path) from None
+    model = model.to(dtype or torch.float32)
+    wanted = {to_hf_name(name, config.architecture): (name, p) for name, p in model.named_parameters()}
+    transposed = {name for name, (ours, _) in wanted.items() if is_transposed(ours, config.architecture)}
+    ignored = [*family.no_weights, *([r"lm_head\.weight"] if config.tie_word_embeddings else [])]
+    with StoredWeights(folder) as stored:
+        places = checked_places(
+            stored, {name: p for name, (_, p) in wanted.items()}, ignored, transposed, family.prefix
+        )
+        for name, tensor in read_weights(stored, places, dtype or torch.float32, transposed, device):
+            _set(model, wanted[name][0], tensor)
     return model.eval()
+
+
+def checked_places(
+    stored: StoredWeights,
+    wanted: Mapping[str, Tensor],
+    ignored: list[str],
+    transposed: set[str] = frozenset(),  # type: ignore[assignment]
+    prefix: str = "",
+) -> dict[str, str]:
+    """Name a model wants → name in the files; both sides must match, in shape too.
+
+    Args:
+        wanted: names and (meta) tensors of the model.
+        ignored: patterns of stored names that hold nothing learnt.
+        transposed: wanted names stored [in, out].
+        prefix: left out by checkpoints of the bare model.
+    """
+    bare = not any(name.startswith(prefix) for name in stored.entries)
+    places = {name: name.removeprefix(prefix) if bare else name for name in wanted}
+    missing = sorted(theirs for theirs in places.values() if theirs not in stored.entries)
+    unknown = sorted(
+        name
+        for name in set(stored.entries) - set(places.values())
+        if not any(re.fullmatch(pattern, (prefix if bare else "") + name) for pattern in ignored)
+    )
+    if missing or unknown:
+        word, listed = ("missing", missing) if missing else ("unknown", unknown)
+        raise Refused(f"{len(listed)} {word} weights, first: {listed[0]}.", where=stored.folder)
+    for name, theirs in places.items():
+        shape = list(wanted[name].shape)
+        want, entry = shape[::-1] if name in transposed else shape, stored.entries[theirs]
+        if list(entry.shape) != want:
+            raise Refused(f"{theirs} is {list(entry.shape)}, the config wants {want}.", where=entry.file)
+        if entry.dtype not in FLOATS:
+            raise Refused(
+                f"{theirs} has the dtype {str(entry.dtype).removeprefix('torch.')}: quantised weights are not read.",
+                where=entry.file,
+                do="the same model's unquantised files",
+            )
+    return places
+
+
+def read_weights(
+    stored: StoredWeights,
+    places: Mapping[str, str],
+    dtype: torch.dtype,
+    transposed: set[str],
+    device: torch.device | str,
+) -> Iterator[tuple[str, Tensor]]:
+    """(wanted name, tensor) one after the other, in the order in which they lie in the files."""
+    order = sorted(
+        places, key=lambda name: (stored.entries[places[name]][0], stored.entries[places[name]].begin)
+    )
+    for name in order:
+        tensor = stored.read(places[name])
+        if name in transposed:
+            tensor = tensor.T
+        tensor = tensor.to(device=device, dtype=dtype).contiguous()
+        _refuse_nan(tensor, places[name], stored.entries[places[name]].file)
+        yield name, tensor
+
+
+def _refuse_nan(tensor: Tensor, name: str, file: Path) -> None:
+    # One NaN or infinity makes the sum one: a pass at the speed of memory; the slow look is for a sum that overflows.
+    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+        count = int((~torch.isfinite(tensor)).sum())
+        raise Refused(
+            f"{name} holds {count:,} values that are no numbers (NaN or infinity).",
+            where=file,
+            why="Every answer of the model would be one too.",
+            do="fetch the model again, or take an earlier checkpoint",
+        )
+
+
+def _set(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter."""
+    *path, last = name.split(".")
+    for part in path:
+        module = getattr(module, part)
+    module.register_parameter(last, nn.Parameter(tensor))

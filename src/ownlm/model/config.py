@@ -12,6 +12,31 @@ MAX_LAYERS, MAX_WIDTH, MAX_VOCABULARY, MAX_CONTEXT = 1_000, 65_536, 4_000_000, 1
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for windows longer than those of the first training.
+
+    Args:
+        rope_type: linear: all by `factor` (Chen et al. 2023, arXiv 2306.15595); llama3: the slow ones by
+            `factor`, the fast ones not, those between gradually (Llama team 2024, arXiv 2407.21783, §3.2).
+        low_freq_factor, high_freq_factor: turns within the original window, below and above which a frequency
+            counts as slow and fast.
+        original_max_position_embeddings: that window.
+    """
+
+    rope_type: Literal["linear", "llama3"]
+    factor: float
+    original_max_position_embeddings: int = 8192
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """For config.json."""
+        if self.rope_type == "linear":
+            return {"rope_type": "linear", "factor": self.factor}
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """All that is needed to build a `Transformer`; field names follow Hugging Face configs where they exist.
 
@@ -28,11 +53,12 @@ class ModelConfig:
         norm: root mean square (Zhang & Sennrich 2019) or layer norm.
         norm_placement: on a block's input (GPT-2, Llama) or on its output (OLMo 2).
         positions: rotary (Su et al. 2021), learned, or none.
+        rope_scaling: stretched frequencies (Llama 3.1), or None.
         no_rope_layers: indexes of the layers without rotary positions (SmolLM3).
         qk_norm: normalise queries and keys per head (Qwen3), over the full width (OLMo 2), or not.
         attention_bias: biases on q, k, v. `attention_output_bias`: on the output projection.
         fused_qkv: q, k, v are one matrix (GPT-2's c_attn), as in the family's checkpoints.
-        mlp: gated (Shazeer 2020) or plain two-matrix MLP.
+        mlp: gated (Shazeer 2020) or plain two-matrix MLP. `fused_gate_up`: gate and up are one matrix (Phi-3).
         tie_word_embeddings: the head is the token embedding.
         sliding_window: tokens a query sees (itself included) in the layers of `window_layers`; None: all.
         window_layers: indexes of the layers with the window; None: every layer.
@@ -55,6 +81,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     positions: Literal["rotary", "learned", "none"] = "rotary"
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     no_rope_layers: tuple[int, ...] = ()
     qk_norm: Literal["none", "head", "full"] = "head"
     attention_bias: bool = False
@@ -63,6 +90,7 @@ class ModelConfig:
     mlp: Literal["gated", "plain"] = "gated"
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = "silu"
     mlp_bias: bool = False
+    fused_gate_up: bool = False
     tie_word_embeddings: bool = True
     sliding_window: int | None = None
     window_layers: tuple[int, ...] | None = None

@@ -1,4 +1,8 @@
-"""A family is a table: config fields and weight names, to and from Hugging Face; never a subclass."""
+"""A family is a table: config fields and weight names, to and from Hugging Face; never a subclass.
+
+What a family always has is in `fixed`; what varies is read by `read` and written by `write`. Weights keep the
+family's own boundaries (GPT-2's c_attn, Phi-3's qkv_proj), so that adapters and tools find what they know.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ownlm.console.errors import Refused
+from ownlm.console.errors import Refused, UsageError
 from ownlm.model.config import ModelConfig
+from ownlm.model.family_fields import (
+    biases,
+    read_everywhere,
+    read_gpt2,
+    read_llama_like,
+    read_phi3,
+    read_qwen,
+    read_smollm3,
+    same_biases,
+    write_everywhere,
+    write_gpt2,
+    write_llama_like,
+    write_smollm3,
+    write_windows,
+    write_without_head_dim,
+)
+from ownlm.model.fields import Fields, NotNative
 
-# Our names beside those of Llama-like checkpoints; `{i}` is the layer.
+# Ours -> theirs; `{i}` is the layer.
 _LLAMA_NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
@@ -18,18 +39,38 @@ _LLAMA_NAMES = {
     "blocks.{i}.attention_norm.weight": "model.layers.{i}.input_layernorm.weight",
     "blocks.{i}.mlp_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
     **{
-        f"blocks.{{i}}.mlp.{m}.weight": f"model.layers.{{i}}.mlp.{m}.weight"
-        for m in ("gate_proj", "up_proj", "down_proj")
+        f"blocks.{{i}}.mlp.{m}.{w}": f"model.layers.{{i}}.mlp.{m}.{w}"
+        for m in ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
+        for w in ("weight", "bias")
     },
     **{
-        f"blocks.{{i}}.attention.{m}.weight": f"model.layers.{{i}}.self_attn.{m}.weight"
-        for m in ("q_proj", "k_proj", "v_proj", "o_proj")
+        f"blocks.{{i}}.attention.{m}.{w}": f"model.layers.{{i}}.self_attn.{m}.{w}"
+        for m in ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "q_norm", "k_norm")
+        for w in ("weight", "bias")
     },
 }
-_QWEN3_NAMES = {
+_OLMO2_NAMES = {
     **_LLAMA_NAMES,
-    "blocks.{i}.attention.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
-    "blocks.{i}.attention.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
+    "blocks.{i}.attention_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
+    "blocks.{i}.mlp_norm.weight": "model.layers.{i}.post_feedforward_layernorm.weight",
+}
+_GPT2_NAMES = {
+    "embedding.weight": "transformer.wte.weight",
+    "position_embedding.weight": "transformer.wpe.weight",
+    "lm_head.weight": "lm_head.weight",
+    **{
+        f"{ours}.{w}": f"transformer.{theirs}.{w}"
+        for ours, theirs in {
+            "norm": "ln_f",
+            "blocks.{i}.attention_norm": "h.{i}.ln_1",
+            "blocks.{i}.mlp_norm": "h.{i}.ln_2",
+            "blocks.{i}.attention.qkv_proj": "h.{i}.attn.c_attn",
+            "blocks.{i}.attention.o_proj": "h.{i}.attn.c_proj",
+            "blocks.{i}.mlp.up_proj": "h.{i}.mlp.c_fc",
+            "blocks.{i}.mlp.down_proj": "h.{i}.mlp.c_proj",
+        }.items()
+        for w in ("weight", "bias")
+    },
 }
 
 
@@ -40,60 +81,105 @@ class Family:
     Args:
         hf_class: the value of `architectures` in config.json.
         names: our weight names -> theirs.
-        to_hf: our config -> their config.json (without the common fields).
         fixed: our config fields that this family always has.
+        read: their config -> our other fields.
+        write: our config -> their config.json (without the common fields).
+        prefix: of the weights below the head; checkpoints of the bare model leave it out.
+        transposed: our names whose matrices are stored [in, out] (GPT-2's Conv1D).
+        no_weights: patterns of stored tensors that hold nothing learnt (masks, rotary tables).
     """
 
     hf_class: str
     names: dict[str, str]
     fixed: dict[str, Any]
-    to_hf: Callable[[ModelConfig], dict[str, Any]]
+    read: Callable[[Fields], dict[str, Any]]
+    write: Callable[[ModelConfig], dict[str, Any]]
+    prefix: str = "model."
+    transposed: frozenset[str] = frozenset()
+    no_weights: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq", r".*\.masked_bias")
 
 
-def _llama_like(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.intermediate_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "hidden_act": config.activation,
-        "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rope_theta": config.rope_theta,  # read by transformers 4
-        "attention_bias": config.attention_bias,
-        "attention_dropout": 0.0,
-    }
+_FIXED = {
+    "norm": "rms", "norm_placement": "before", "positions": "rotary", "mlp": "gated", "fused_qkv": False,
+    "fused_gate_up": False, "qk_norm": "none", "causal": True, "no_rope_layers": (), "mlp_bias": False,
+    "attention_bias": False, "attention_output_bias": False, "attention_scale": None, "sliding_window": None,
+}  # fmt: skip
 
 
-def _qwen3(config: ModelConfig) -> dict[str, Any]:
-    windowed = config.sliding_window is not None
-    kinds = [
-        "full_attention" if config.window_of(i) is None else "sliding_attention"
-        for i in range(config.num_hidden_layers)
-    ]
-    return {
-        **_llama_like(config),
-        "use_sliding_window": windowed,
-        "sliding_window": config.sliding_window,
-        "max_window_layers": config.num_hidden_layers,
-        "layer_types": kinds,
-    }
-
-
-def _llama(config: ModelConfig) -> dict[str, Any]:
-    return {**_llama_like(config), "mlp_bias": config.mlp_bias}
+def _fixed(*free: str, **always: Any) -> dict[str, Any]:
+    """What a family always has: Llama's layout with changes, without the fields its config may vary."""
+    return {name: value for name, value in {**_FIXED, **always}.items() if name not in free}
 
 
 FAMILIES = {
-    "qwen3": Family("Qwen3ForCausalLM", _QWEN3_NAMES, {"qk_norm": "head"}, _qwen3),
-    "llama": Family("LlamaForCausalLM", _LLAMA_NAMES, {"qk_norm": "none"}, _llama),
-}
-_SHARED = {"norm": "rms", "norm_placement": "before", "positions": "rotary", "mlp": "gated", "fused_qkv": False,
-           "causal": True, "no_rope_layers": (), "mlp_bias": False, "attention_output_bias": False,
-           "attention_scale": None, "activation": "silu", "attention_bias": False}  # fmt: skip
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        _LLAMA_NAMES,
+        _fixed("attention_bias", "attention_output_bias", "sliding_window", qk_norm="head"),
+        lambda f: read_llama_like(
+            f, head_dim=f.integer("head_dim", 128), **biases(f), **read_qwen(f)
+        ),
+        lambda c: write_llama_like(
+            c, **same_biases(c), **write_windows(c), max_window_layers=c.num_hidden_layers
+        ),
+    ),
+    "qwen2": Family(
+        "Qwen2ForCausalLM",
+        _LLAMA_NAMES,
+        _fixed("sliding_window", attention_bias=True),
+        lambda f: read_llama_like(f, **read_qwen(f)),
+        lambda c: write_without_head_dim(c, **write_windows(c), max_window_layers=c.num_hidden_layers),
+    ),
+    "llama": Family(
+        "LlamaForCausalLM",
+        _LLAMA_NAMES,
+        _fixed("attention_bias", "attention_output_bias", "mlp_bias"),
+        lambda f: read_llama_like(f, **biases(f), mlp_bias=f.flag("mlp_bias")),
+        lambda c: write_llama_like(c, **same_biases(c), mlp_bias=c.mlp_bias),
+    ),
+    "mistral": Family(
+        "MistralForCausalLM",
+        _LLAMA_NAMES,
+        _fixed("sliding_window"),
+        lambda f: read_llama_like(f, **read_everywhere(f)),
+        lambda c: write_llama_like(c, **write_everywhere(c)),
+    ),
+    "olmo2": Family(
+        "Olmo2ForCausalLM",
+        _OLMO2_NAMES,
+        _fixed("attention_bias", "attention_output_bias", norm_placement="after", qk_norm="full"),
+        lambda f: read_llama_like(f, norm_eps=f.number("rms_norm_eps", 1e-5), **biases(f)),
+        lambda c: write_without_head_dim(c, **same_biases(c)),
+    ),
+    "phi3": Family(
+        "Phi3ForCausalLM",
+        _LLAMA_NAMES,
+        _fixed("sliding_window", fused_qkv=True, fused_gate_up=True),
+        lambda f: read_llama_like(f, norm_eps=f.number("rms_norm_eps", 1e-5), **read_phi3(f)),
+        lambda c: write_without_head_dim(
+            c, **write_everywhere(c), original_max_position_embeddings=c.max_position_embeddings
+        ),
+    ),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM",
+        _LLAMA_NAMES,
+        _fixed("attention_bias", "attention_output_bias", "mlp_bias", "sliding_window", "no_rope_layers"),
+        lambda f: read_llama_like(f, **biases(f), mlp_bias=f.flag("mlp_bias")) | read_smollm3(f),
+        lambda c: write_without_head_dim(c, **same_biases(c), mlp_bias=c.mlp_bias, **write_smollm3(c)),
+    ),
+    "gpt2": Family(
+        "GPT2LMHeadModel",
+        _GPT2_NAMES,
+        _fixed(norm="layer", positions="learned", mlp="plain", fused_qkv=True, mlp_bias=True,
+               attention_bias=True, attention_output_bias=True),
+        read_gpt2,
+        write_gpt2,
+        prefix="transformer.",
+        transposed=frozenset(f"blocks.{{i}}.{m}.weight" for m in (
+            "attention.qkv_proj", "attention.o_proj", "mlp.up_proj", "mlp.down_proj")),
+        no_weights=(r".*\.attn\.(masked_)?bias",),
+    ),
+}  # fmt: skip
 
 
 def to_hugging_face(config: ModelConfig, special_ids: dict[str, int]) -> dict[str, Any]:
@@ -106,7 +192,7 @@ def to_hugging_face(config: ModelConfig, special_ids: dict[str, int]) -> dict[st
         Refused: the config cannot be said in this family's words (then no other tool could load the folder).
     """
     family = FAMILIES[config.architecture]
-    for name, value in {**_SHARED, **family.fixed}.items():
+    for name, value in family.fixed.items():
         if getattr(config, name) != value:
             raise Refused(
                 f"{name}={getattr(config, name)!r} cannot be written as {family.hf_class}, which has {value!r}.",
@@ -120,61 +206,50 @@ def to_hugging_face(config: ModelConfig, special_ids: dict[str, int]) -> dict[st
         "initializer_range": config.initializer_range,
         "use_cache": True,
         "dtype": "float32",
-        **family.to_hf(config),
+        **family.write(config),
+        # Said even when there is none: some families' defaults lie outside of a small vocabulary.
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         **special_ids,
     }
 
 
 def from_hugging_face(content: dict[str, Any], where: object) -> ModelConfig:
-    """Our config of a config.json; a field we do not support is refused by name, never ignored."""
-    kind = content.get("model_type")
-    if kind not in FAMILIES:
-        raise Refused(
-            f'the architecture "{kind}" is not one this version opens.',
+    """Our config of a config.json; a field we do not support is refused by name, never ignored.
+
+    Raises:
+        Refused: another architecture, an unsupported field, numbers that make no model.
+    """
+    fields = Fields(content, where)
+    if fields.kind not in FAMILIES:
+        raise NotNative(
+            f'the architecture "{fields.kind}" is not built in.',
             where=where,
-            why=f"Known: {', '.join(FAMILIES)}.",
+            why=f"Built in: {', '.join(FAMILIES)}, bert, roberta.",
         )
-    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise Refused(f"RoPE type {rope.get('rope_type', rope.get('type'))!r} is not supported.", where=where)
-    for name, allowed in (
-        ("hidden_act", ("silu",)),
-        ("attention_bias", (False, None)),
-        ("mlp_bias", (False, None)),
-    ):
-        if content.get(name, allowed[0]) not in allowed:
-            raise Refused(f"{name}={content[name]!r} is not supported in {kind}.", where=where)
+    family = FAMILIES[fields.kind]
+    found = family.read(fields)
+    fields.refuse_unknown()
+    spread = content.get("initializer_range")
+    if isinstance(spread, float) and 0 < spread < 10:
+        found["initializer_range"] = spread
     try:
-        heads = int(content["num_attention_heads"])
-        layers = int(content["num_hidden_layers"])
-        windowed = bool(content.get("use_sliding_window")) and content.get("sliding_window") is not None
-        kinds = content.get("layer_types") or ["sliding_attention" if windowed else "full_attention"] * layers
-        return ModelConfig(
-            vocab_size=int(content["vocab_size"]),
-            hidden_size=int(content["hidden_size"]),
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=int(content.get("num_key_value_heads") or heads),
-            head_dim=int(content.get("head_dim") or content["hidden_size"] // heads),
-            intermediate_size=int(content["intermediate_size"]),
-            max_position_embeddings=int(content["max_position_embeddings"]),
-            architecture=kind,
-            norm_eps=float(content.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(rope.get("rope_theta", content.get("rope_theta", 10_000.0))),
-            tie_word_embeddings=bool(content.get("tie_word_embeddings", False)),
-            sliding_window=int(content["sliding_window"]) if windowed else None,
-            window_layers=tuple(i for i, k in enumerate(kinds) if k == "sliding_attention")
-            if windowed
-            else None,
-            initializer_range=float(content.get("initializer_range", 0.02)),
-            **FAMILIES[kind].fixed,
-        )
-    except KeyError as error:
-        raise Refused(f"config.json has no field {error}.", where=where) from None
+        return ModelConfig(architecture=fields.kind, **{**family.fixed, **found})
+    except UsageError as error:
+        raise Refused(str(error), where=where) from None
+
+
+def pattern_of(name: str) -> tuple[str, str]:
+    """`blocks.3.mlp.up_proj.weight` -> (`blocks.{i}.mlp.up_proj.weight`, "3")."""
+    layer = re.match(r"blocks\.(\d+)\.", name)
+    return re.sub(r"^blocks\.\d+\.", "blocks.{i}.", name), layer[1] if layer else ""
 
 
 def to_hf_name(name: str, architecture: str) -> str:
     """`blocks.3.mlp.up_proj.weight` -> `model.layers.3.mlp.up_proj.weight`."""
-    layer = re.match(r"blocks\.(\d+)\.", name)
-    pattern = re.sub(r"^blocks\.\d+\.", "blocks.{i}.", name)
-    return FAMILIES[architecture].names[pattern].replace("{i}", layer[1] if layer else "")
+    pattern, layer = pattern_of(name)
+    return FAMILIES[architecture].names[pattern].replace("{i}", layer)
+
+
+def is_transposed(name: str, architecture: str) -> bool:
+    """Whether the family stores this weight [in, out]."""
+    return pattern_of(name)[0] in FAMILIES[architecture].transposed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ownlm.model.config import ModelConfig
+from ownlm.model.config import ModelConfig, RopeScaling
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -44,10 +45,23 @@ def rotary_tables(
     Su et al. 2021 (arXiv 2104.09864), eq. 34, in the half-split order of Hugging Face checkpoints.
     """
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
-    frequencies = config.rope_theta ** (-half / config.head_dim)
+    frequencies = _stretched(config.rope_theta ** (-half / config.head_dim), config.rope_scaling)
     angles = torch.outer(torch.arange(length, dtype=torch.float64, device=device), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().float(), angles.sin().float()
+
+
+def _stretched(frequencies: Tensor, scaling: RopeScaling | None) -> Tensor:
+    """Frequencies in radians a token, as `RopeScaling` says."""
+    if scaling is None:
+        return frequencies
+    slow = frequencies / scaling.factor
+    if scaling.rope_type == "linear":
+        return slow
+    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    share = ((turns - low) / (high - low)).clamp(0, 1)
+    return share * frequencies + (1 - share) * slow
 
 
 def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -62,13 +76,22 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.mlp == "gated" else None
-        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.gated, self.fused = config.mlp == "gated", config.fused_gate_up
+        if self.fused:
+            self.gate_up_proj = nn.Linear(width, 2 * inner, bias=bias)
+        else:
+            if self.gated:
+                self.gate_proj = nn.Linear(width, inner, bias=bias)
+            self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
-        if self.gate_proj is None:
+        if not self.gated:
             return self.down_proj(self.activation(self.up_proj(x_BTC)))
-        return self.down_proj(self.activation(self.gate_proj(x_BTC)) * self.up_proj(x_BTC))
+        if self.fused:
+            gate, up = self.gate_up_proj(x_BTC).chunk(2, dim=-1)
+        else:
+            gate, up = self.gate_proj(x_BTC), self.up_proj(x_BTC)
+        return self.down_proj(self.activation(gate) * up)

@@ -86,12 +86,8 @@ def model_config(settings: dict[str, Any], vocab_size: int, size: str, context: 
     from ownlm.console.settings import parse_assignments
 
     config = config_for(size, vocab_size, context)
-    if settings["architecture"] != "qwen3":
-        from ownlm.model.families import FAMILIES
-
-        config = dataclasses.replace(
-            config, architecture=settings["architecture"], **FAMILIES[settings["architecture"]].fixed
-        )
+    if settings["architecture"] != config.architecture:
+        config = in_architecture(config, settings["architecture"])
     assignments = parse_assignments(settings["set"])
     if "vocab_size" in assignments:
         raise UsageError(
@@ -104,6 +100,18 @@ def model_config(settings: dict[str, Any], vocab_size: int, size: str, context: 
         heads = max(1, config.hidden_size // config.head_dim)
         config = dataclasses.replace(config, num_attention_heads=heads, num_key_value_heads=heads)
     return config
+
+
+def in_architecture(config: ModelConfig, architecture: str) -> ModelConfig:
+    """The same layers, width and heads in another family's layout."""
+    from ownlm.model.families import FAMILIES
+
+    fixed = dict(FAMILIES[architecture].fixed)
+    if fixed["mlp"] == "plain":
+        # Four widths in two matrices hold what 8/3 widths hold in three; the activation and the tied head are GPT-2's.
+        fixed |= {"intermediate_size": 4 * config.hidden_size, "activation": "gelu_tanh"}
+        fixed |= {"num_key_value_heads": config.num_attention_heads, "tie_word_embeddings": True}
+    return dataclasses.replace(config, architecture=architecture, **fixed)
 
 
 def build_model(config: ModelConfig, plan: TrainPlan, start: Path | None) -> Transformer:

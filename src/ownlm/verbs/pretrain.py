@@ -28,7 +28,9 @@ def pretrain(
     context: int | None = None,
     from_: str | None = None,
     resume: bool = False,
-    architecture: Literal["qwen3", "llama"] = "qwen3",
+    architecture: Literal[
+        "qwen3", "qwen2", "llama", "mistral", "olmo2", "phi3", "smollm3", "gpt2"
+    ] = "qwen3",
     set: list[str] = [],  # noqa: B006 - the option's name; pydantic copies the default
     learning_rate: float = 0.004,
     muon_learning_rate: float = 0.02,
@@ -67,7 +69,7 @@ def pretrain(
         context: tokens a row, the model's window; default 256, or less for a short text.
         from_: go on from this model (a run folder or a hub name) instead of random weights.
         resume: go on with the unfinished run in the output folder.
-        architecture: layout of the weights: qwen3 or llama.
+        architecture: layout of the weights: qwen3, qwen2, llama, mistral, olmo2, phi3, smollm3 or gpt2.
         set: set a field of the model, such as num_hidden_layers=2; may be repeated.
         learning_rate: peak of AdamW, which trains embeddings, head and norms.
         muon_learning_rate: peak of Muon, which trains the matrices.

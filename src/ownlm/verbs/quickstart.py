@@ -78,24 +78,28 @@ def _suffix(sources: list[str]) -> str:
 
 
 def _prepare(sources: list[str], path: Path, seed: int) -> Corpus:
+    """The corpus; one that an earlier quickstart made of the same text is used again, another one replaced."""
+    from ownlm.corpus.pipeline import prepare_corpus
+    from ownlm.corpus.settings import PrepareSettings
     from ownlm.corpus.standard_library import standard_library
-    from ownlm.verbs.prepare import prepare
+    from ownlm.corpus.summary import show
 
-    # A corpus here was made by an earlier quickstart: it is used again, or replaced when the text has changed.
-    overwrite = (path / "corpus.json").exists()
-    with out.no_next_commands():  # the inner verbs' "Next:" would only distract here
-        if sources:
-            return prepare(sources, output=path, seed=seed, overwrite=overwrite)
+    if sources:
+        settings = PrepareSettings(tuple(sources), path, seed=seed, renew=True)
+    else:
         library = standard_library()
-        return prepare(
-            library.sources,
-            output=path,
-            exclude=library.exclude,
+        settings = PrepareSettings(
+            tuple(library.sources),
+            path,
+            exclude=tuple(library.exclude),
             group_by=library.group_by,
-            validation=["hash:0.1"],
+            validation=("hash:0.1",),
             seed=seed,
-            overwrite=overwrite,
+            renew=True,
         )
+    outcome = prepare_corpus(settings)
+    show(outcome)
+    return outcome.corpus
 
 
 def _train(corpus: Corpus, folder: Path, minutes: float, size: str, seed: int, device: str) -> Run:

@@ -1,0 +1,1 @@
+"""Handing a model on: other dtypes and shards, other formats, the hub."""

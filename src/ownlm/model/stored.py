@@ -1,0 +1,169 @@
+"""Stored weights of a folder: one safetensors file or many with an index; checked whole before anything is read.
+
+Tensors are read with plain reads into memory that the model already owns. A memory map would be as fast, but its
+pages count as the process's memory beside the copy, and a file that is replaced meanwhile would change the model
+or kill the process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ownlm.console.errors import Refused, UsageError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "consolidated.*.pth")
+OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "*.gguf")
+MAX_INDEX_BYTES = 64 * 2**20
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+class Entry(NamedTuple):
+    """Where a tensor is: its file, dtype, shape, and the bytes [begin, end) of that file."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class StoredWeights:
+    """The tensors of a folder by name.
+
+    Raises (when made):
+        UsageError: no weights there. Refused: pickled weights only, a damaged file, an index that points elsewhere.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.entries: dict[str, Entry] = {}
+        self._open: dict[Path, BinaryIO] = {}
+        for file in self._files():
+            self._add(file)
+
+    def _files(self) -> list[Path]:
+        index = self.folder / INDEX
+        if (self.folder / SINGLE).is_file():
+            return [self.folder / SINGLE]
+        if index.is_file():
+            return self._indexed(index)
+        self._refuse_without_safetensors()
+        raise AssertionError("unreachable")
+
+    def _indexed(self, index: Path) -> list[Path]:
+        try:
+            if index.stat().st_size > MAX_INDEX_BYTES:
+                raise ValueError("it is too large")
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            files = sorted(set(names))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Refused(f"not an index of weights: {error}.", where=index) from None
+        for name in files:
+            # A folder from elsewhere must not read outside of itself.
+            if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+                raise Refused(f"names the file {str(name)[:80]!r}, which is not one beside it.", where=index)
+            if not (self.folder / name).is_file():
+                raise UsageError(
+                    f"the weights are not complete: {name} is missing.",
+                    where=self.folder,
+                    do="fetch or copy the folder again",
+                )
+        return [self.folder / name for name in files]
+
+    def _refuse_without_safetensors(self) -> None:
+        for patterns, what in ((PICKLED, "pickled weights"), (OTHERS, "weights in another format")):
+            found = sorted(path.name for pattern in patterns for path in self.folder.glob(pattern))
+            if found:
+                raise Refused(
+                    f"holds only {what} ({', '.join(found[:3])}).",
+                    where=self.folder,
+                    why="A pickle can run any program when it is opened; only safetensors files are read."
+                    if patterns is PICKLED
+                    else "Only safetensors files are read.",
+                    do="another revision or repository with model.safetensors, or convert it where you trust it: "
+                    'python -c "from transformers import AutoModelForCausalLM as M; '
+                    "M.from_pretrained('SRC').save_pretrained('DST')\"",
+                )
+        raise UsageError(
+            "the weights are missing (no model.safetensors).", where=self.folder, do="ownlm runs"
+        )
+
+    def _add(self, file: Path) -> None:
+        try:
+            with safe_open(file, framework="pt"):
+                pass  # the library checks the header: sizes, offsets without gaps or overlaps, dtypes
+            with file.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(size))
+        except (SafetensorError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise Refused(
+                f"not a whole safetensors file: {reason}.", where=file, do="fetch or copy it again"
+            ) from None
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            if name in self.entries:
+                raise Refused(f"the tensor {name!r} is in two files.", where=file)
+            self.entries[name] = self._entry(file, name, entry, 8 + size)
+
+    def _entry(self, file: Path, name: str, entry: dict[str, Any], data: int) -> Entry:
+        dtype = DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise Refused(
+                f"the tensor {name!r} has the dtype {entry['dtype']}, which is not read.", where=file
+            )
+        shape = tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+        if end - begin != math.prod(shape) * dtype.itemsize:
+            raise Refused(f"the tensor {name!r} has another size than its shape says.", where=file)
+        return Entry(file, dtype, shape, data + begin, data + end)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(entry.end - entry.begin for entry in self.entries.values())
+
+    def read(self, name: str) -> Tensor:
+        """A tensor in its stored dtype, in memory of its own."""
+        entry = self.entries[name]
+        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        if tensor.numel():
+            stream = self._stream(entry.file)
+            stream.seek(entry.begin)
+            left = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+            while len(left):
+                count = stream.readinto(left)  # type: ignore[attr-defined]
+                if not count:
+                    raise Refused("the file became shorter while it was read.", where=entry.file)
+                left = left[count:]
+        return tensor
+
+    def _stream(self, file: Path) -> BinaryIO:
+        if file not in self._open:
+            self._open[file] = open(file, "rb", buffering=0)  # noqa: PTH123 - unbuffered, kept open
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._open[file].fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return self._open[file]
+
+    def __enter__(self) -> StoredWeights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._open.values():
+            stream.close()

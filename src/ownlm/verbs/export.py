@@ -1,0 +1,165 @@
+"""`ownlm export`: a model as a folder that other tools open, in another dtype, from another format, to the hub."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+from ownlm.console import output as out
+from ownlm.console.errors import UsageError
+from ownlm.console.settings import verb
+
+MARK = ".ownlm-export"  # in a folder that an export made: it may replace it
+
+
+@verb
+def export(
+    source: str,
+    target: Path,
+    *,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    max_shard_size: str = "5GB",
+    tokenizer: Path | None = None,
+    to: str | None = None,
+    private: bool = True,
+    overwrite: bool = False,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Write a model as a Hugging Face folder.
+
+    SRC is a run folder, `last`, a local model folder, a name on the hub, or a .bin file of llama2.c. DST is a
+    new folder that transformers, vLLM and llama.cpp's converter open; weights are safetensors, README.md says
+    where they come from. Weights are read and written one file at a time, so memory stays below the size of a
+    shard.
+
+    Args:
+        source: the model.
+        target: the folder to write.
+        dtype: of the weights: float32, bfloat16 or float16; as they are stored when not given.
+        max_shard_size: of one file, such as 5GB or 500MB; larger models become several files with an index.
+        tokenizer: for a .bin file: its tokenizer, a tok*.bin or tokenizer.model.
+        to: send the folder to the hub as well: hub:owner/name.
+        private: whether a repository that is made there is private.
+        overwrite: replace what an earlier export left in DST.
+        json: print what was done as JSON.
+    """
+    from ownlm.export.card import write_card
+
+    shard_bytes = parse_size(max_shard_size)
+    repository = hub_name(to)
+    path = Path(source)
+    is_bin = path.is_file() and path.suffix == ".bin"
+    if tokenizer is not None and not is_bin:
+        raise UsageError("only for a .bin file; other models bring their tokenizer.", where="--tokenizer")
+    if is_bin:
+        folder = path
+    else:
+        from ownlm.loaded import resolve
+
+        folder = resolve(source)
+    claim(target, folder, overwrite)
+    try:
+        if is_bin:
+            done = _from_llama2c(path, target, dtype, shard_bytes, tokenizer)
+        else:
+            from ownlm.export.rewrite import rewrite
+
+            done = rewrite(folder, target, dtype, shard_bytes)
+        write_card(folder, target, source, done)
+    except BaseException:
+        discard(target)
+        raise
+    done = {"model": str(target), "source": source, **done}
+    if repository:
+        from ownlm.export.push import push
+
+        done["hub"] = push(target, repository, private)
+    if out.from_cli():
+        out.say(f"{done['tensors']:,} tensors, {out.human_bytes(done['bytes'])}, written to {target}")
+        if done.get("largest_change"):
+            out.say(f"largest change of a weight by rounding to {dtype}: {done['largest_change']:.3g}")
+        if json:
+            out.result_json(done)
+        place = shlex.quote(str(target))
+        out.next_commands(f'ownlm generate {place} "The"', f"ownlm evaluate {place} YOUR_TEXT.txt")
+    return done
+
+
+def _from_llama2c(
+    file: Path, target: Path, dtype: str | None, shard_bytes: int, tokenizer: Path | None
+) -> dict[str, Any]:
+    from ownlm.export import llama2c
+    from ownlm.model.stored import StoredWeights
+
+    config = llama2c.convert(file, target, dtype, shard_bytes)
+    found = tokenizer or llama2c.find_tokenizer(file)
+    if found is None:
+        raise UsageError(
+            "a .bin file holds no tokenizer, and none lies beside it.",
+            where=file,
+            do=f"ownlm export {file} {target} --tokenizer tok{config.vocab_size}.bin",
+        )
+    llama2c.write_tokenizer(found, config, target)
+    with StoredWeights(target) as stored:
+        return {
+            "tensors": len(stored.entries),
+            "bytes": stored.bytes,
+            "dtype": dtype or "float32",
+            "format": f"llama2.c (`{file.name}` with `{found.name}`)",
+        }
+
+
+def parse_size(text: str) -> int:
+    """'5GB' -> 5,000,000,000."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kKmMgGtT]?)i?[bB]?\s*", text)
+    try:
+        size = (
+            int(float(match[1]) * 1000 ** ("kmgt".index(match[2].lower()) + 1 if match[2] else 0))
+            if match
+            else 0
+        )
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise UsageError(f"{text!r} is no size.", where="--max-shard-size", do="--max-shard-size 5GB")
+    return size
+
+
+def hub_name(to: str | None) -> str | None:
+    """The repository that `--to hub:owner/name` means."""
+    if to is None:
+        return None
+    match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", to)
+    if not match:
+        raise UsageError(f"{to!r} is no place to send a model to.", where="--to", do="--to hub:OWNER/NAME")
+    return match[1]
+
+
+def claim(target: Path, source: Path, overwrite: bool) -> None:
+    """Make the folder; one that holds something else is never touched."""
+    if target.exists() and not target.is_dir():
+        raise UsageError("is a file; a folder is written.", where=target, do="another DST")
+    if target.exists() and source.exists() and target.resolve() == source.resolve():
+        raise UsageError("source and target are the same folder.", where=target, do="another DST")
+    if target.is_dir() and any(target.iterdir()):
+        made_here = (target / MARK).is_file()
+        if not (overwrite and made_here):
+            raise UsageError(
+                "an earlier export is there." if made_here else "holds other files; nothing was changed.",
+                where=target,
+                do="--overwrite, or another DST" if made_here else "a new folder for DST",
+            )
+        discard(target)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / MARK).write_text("made by ownlm export; may be replaced by it\n", encoding="utf-8")
+
+
+def discard(target: Path) -> None:
+    """Remove what an export wrote (its own files only: there are no folders among them)."""
+    for file in target.iterdir():
+        if file.is_file() and not file.is_symlink():
+            file.unlink()
+    if not any(target.iterdir()):
+        target.rmdir()
