@@ -11,6 +11,8 @@ Names and defaults are those of the command line. Nothing heavy is imported befo
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from ownlm.verbs.chat import chat
     from ownlm.verbs.doctor import doctor
     from ownlm.verbs.evaluate import evaluate
+    from ownlm.verbs.export import export
     from ownlm.verbs.generate import generate
     from ownlm.verbs.prepare import prepare
     from ownlm.verbs.pretrain import pretrain
+    from ownlm.verbs.pull import pull
     from ownlm.verbs.quickstart import quickstart
     from ownlm.verbs.runs import runs
     from ownlm.verbs.score import score
@@ -38,10 +42,12 @@ __all__ = [
     "chat",
     "doctor",
     "evaluate",
+    "export",
     "generate",
     "load",
     "prepare",
     "pretrain",
+    "pull",
     "quickstart",
     "runs",
     "score",
@@ -62,3 +68,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Importing the folder `ownlm.export` must not put a module in the place of the verb `ownlm.export`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from ownlm.console.errors import (
     OwnlmError,
     UsageError,
     did_you_mean,
+    is_disk_full,
 )
 from ownlm.verbs import GROUPS, VERBS, load_verb
 
@@ -80,8 +82,7 @@ def _closed_pipe_is_fine() -> Iterator[None]:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        output.forget_reader(sys.stdout)
         raise click.exceptions.Exit(0) from None
 
 
@@ -162,6 +163,7 @@ app = VerbGroup(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code (the console script exits with it)."""
     argv = sys.argv[1:] if argv is None else argv
+    _fill_closed_streams()
     if hasattr(sys.stdout, "reconfigure"):  # a terminal in Latin-1 or GBK must not break help or a result
         sys.stdout.reconfigure(errors="replace")
     with output.command_line():
@@ -173,6 +175,16 @@ def main(argv: list[str] | None = None) -> int:
             output.warn("interrupted.")
             return EXIT_INTERRUPTED
     return 0
+
+
+def _fill_closed_streams() -> None:
+    """Stand-ins for streams that the shell closed (`>&-`).
+
+    Without them the next file that is opened gets their number, and takes what some library prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def _report(error: Exception, debug: bool) -> int:
@@ -199,7 +211,7 @@ def _report(error: Exception, debug: bool) -> int:
 
 
 def _complain(text: str) -> None:
-    output.console().print(text, markup=False)
+    output.console().print(output.printable(text), markup=False)
 
 
 def _usage(error: click.ClickException) -> int:
@@ -222,13 +234,15 @@ def _usage(error: click.ClickException) -> int:
 
 def _unexpected(error: Exception) -> str:
     """An error nobody foresaw: its kind and place in one line."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_disk_full(error):
         return (
-            f"{error.filename or 'output'}: the disk is full. What was complete is kept.\n"
+            f"{getattr(error, 'filename', None) or 'output'}: the disk is full. What was complete is kept.\n"
             "Try: free some space, then run the same command again"
         )
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}."
+        forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        do = "\nTry: a folder that you may write to" if forbidden else ""
+        return f"{error.filename}: {error.strerror}.{do}"
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return "out of memory.\nTry: a smaller --size, --context or --per-device-train-batch-size"
     frame = traceback.extract_tb(error.__traceback__)[-1]

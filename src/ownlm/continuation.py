@@ -26,7 +26,8 @@ class Completion:
     Args:
         prompt, text: text before, and text that was generated (without a stop string).
         index: number of the sequence, from 0, when several were asked for.
-        prompt_tokens: of the prompt's text (the <|endoftext|> before it is not counted).
+        prompt_tokens: of the prompt (the <|endoftext|> before it is not counted; a prefix that somebody else's
+            tokenizer adds is, as in transformers).
         new_tokens: generated ones, a final <|endoftext|> included.
         finish_reason: "stop": the model ended the text or a stop string appeared; "length".
         stop: the stop string that appeared.
@@ -62,10 +63,11 @@ class Piece:
 
 
 class TextStream:
-    """Text from token bytes.
+    """Text from token bytes, the same however they are cut into tokens.
 
     Args:
-        stop: strings that end the text; they are not part of it.
+        stop: strings that end the text; they are not part of it. The one that is complete first ends it (of two
+            that are complete at the same place the longer one).
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -77,10 +79,12 @@ class TextStream:
     def push(self, data: bytes) -> str:
         """The text that is certain after these bytes; once `stopped` is set there is no more."""
         self._held += self._decoder.decode(data)
-        places = [(self._held.find(stop), -len(stop), stop) for stop in self.stop if stop in self._held]
-        if places:
-            place, _, self.stopped = min(places)
-            text, self._held = self._held[:place], ""
+        ends = [
+            (self._held.find(stop) + len(stop), -len(stop), stop) for stop in self.stop if stop in self._held
+        ]
+        if ends:
+            end, _, self.stopped = min(ends)
+            text, self._held = self._held[: end - len(self.stopped)], ""
             return text
         certain = len(self._held) - self._doubtful()
         text, self._held = self._held[:certain], self._held[certain:]
@@ -140,20 +144,27 @@ class _Writing:
 
 
 class Prompt(NamedTuple):
-    """A text to continue: ids start with <|endoftext|>, as every document did in training."""
+    """A text to continue.
+
+    Args:
+        text: of the user.
+        ids: what the model reads, the tokenizer's prefix included.
+        uncounted: tokens in front that are not part of what the user counts: our own <|endoftext|>.
+    """
 
     text: str
     ids: list[int]
+    uncounted: int = 0
 
     @property
     def tokens(self) -> int:
-        """Tokens of the text alone."""
-        return len(self.ids) - 1
+        """Tokens as they are counted for `max_length`."""
+        return len(self.ids) - self.uncounted
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
     """A text as what the model reads."""
-    return Prompt(text, [tokenizer.eos_id, *tokenizer.encode(text).tolist()])
+    return Prompt(text, tokenizer.encode_prompt(text), int(tokenizer.ours))
 
 
 def continue_texts(
@@ -186,7 +197,12 @@ def continue_texts(
         while writing:
             for event in engine.step():
                 key = (event.request_id, event.index)
-                text, completion = writing[key].add(event, tokenizer.token_bytes(event.token_id))
+                data = tokenizer.token_bytes(event.token_id)
+                if not writing[key].tokens and not writing[key].prompt.text:
+                    # The space that sentencepiece puts before every text is not part of it.
+                    spaces = min(tokenizer.leading_spaces_stripped, len(data) - len(data.lstrip(b" ")))
+                    data = data[spaces:]
+                text, completion = writing[key].add(event, data)
                 if completion is not None:
                     engine.cancel(*key)  # after a stop string the engine does not know that it has ended
                     del writing[key]

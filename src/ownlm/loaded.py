@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +31,11 @@ class LoadedModel:
         run: what its run.json says; {} for a model from elsewhere.
         tokenizer: text to ids and back.
         engine: generates and scores token ids.
+
+    `answers_alone`: what it writes is a text of its own, shown without the prompt; else it continues the prompt.
     """
+
+    answers_alone = False
 
     def __init__(self, path: Path, run: dict[str, Any], tokenizer: Tokenizer, engine: Engine) -> None:
         self.path, self.run, self.tokenizer, self.engine = path, run, tokenizer, engine
@@ -68,7 +71,8 @@ class LoadedModel:
             The prompt and what follows it; a list of texts for several prompts or `num_return_sequences`.
         """
         found = self.complete(prompt, **options)
-        texts = [c.text if completion_only else c.prompt + c.text for c in found]
+        alone = completion_only or self.answers_alone
+        texts = [c.text if alone else c.prompt + c.text for c in found]
         return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
     def complete(self, prompt: str | Sequence[str] = "", **options: Any) -> list[Completion]:
@@ -105,9 +109,9 @@ class LoadedModel:
             min_p=min_p,
             repetition_penalty=repetition_penalty,
             max_new_tokens=max_new_tokens,
-            # The <|endoftext|> before the prompt is not part of what the user counts.
-            max_length=None if max_length is None else max_length + 1,
-            stop_token_ids=(self.tokenizer.eos_id,),
+            # Our own <|endoftext|> before the prompt is not part of what the user counts.
+            max_length=None if max_length is None else max_length + int(self.tokenizer.ours),
+            stop_token_ids=stop_ids(self.path, self.tokenizer, self.model.config.vocab_size),
             seed=draw_seed() if seed is None else seed,
             n=num_return_sequences,
         )
@@ -123,11 +127,11 @@ class LoadedModel:
                 f"the prompt has {tokens:,} tokens; the model's context window holds {self.context:,}, "
                 "the start of the text and the answer included.",
                 where="prompt",
-                do=f"a prompt of at most {self.context - 2:,} tokens",
+                do=f"a prompt of at most {self.context - 1 - prompt.uncounted:,} tokens",
             )
         if settings.max_length is not None and settings.max_length <= len(prompt.ids):
             raise UsageError(
-                f"--max-length is {settings.max_length - 1:,}, and the prompt has {tokens:,} tokens already.",
+                f"--max-length is {settings.max_length - prompt.uncounted:,}, and the prompt has {tokens:,} tokens already.",
                 where="--max-length",
                 why="It counts prompt and answer together.",
                 do="--max-new-tokens 100",
@@ -155,15 +159,34 @@ def load(
     """
     if isinstance(model, LoadedModel):
         return model
+    path = resolve(model)  # before torch is loaded: a wrong name is said at once
     from ownlm.corpus.tokenizer import Tokenizer
-    from ownlm.engine.engine import Engine
-    from ownlm.model.checkpoint import load_model
+    from ownlm.model.fields import NotNative
     from ownlm.training.setup import choose_device
 
-    path = resolve(model)
     where = choose_device(device)
     tokenizer = Tokenizer.load(path)
-    weights = load_model(path, device=where, dtype=_stored_dtype(path) if dtype == "auto" else None)
+    try:
+        return _native(path, tokenizer, where, dtype, max_context)
+    except NotNative as refusal:
+        from ownlm.foreign import load_foreign
+
+        return load_foreign(path, tokenizer, refusal, device=where, dtype=dtype, max_context=max_context)
+
+
+def _native(
+    path: Path, tokenizer: Tokenizer, device: str, dtype: str, max_context: int | None
+) -> LoadedModel:
+    """Open a model of a family that is built in."""
+    from ownlm.engine.engine import Engine
+    from ownlm.model.checkpoint import load_model, read_config
+    from ownlm.model.encoder_families import is_masked
+
+    if is_masked(read_config(path)):
+        from ownlm.masked import load_masked
+
+        return load_masked(path, tokenizer, device=device, dtype=dtype, max_context=max_context)
+    weights = load_model(path, device=device, dtype=_stored_dtype(path) if dtype == "auto" else None)
     if tokenizer.vocab_size > weights.config.vocab_size:
         raise Refused(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {weights.config.vocab_size:,}.",
@@ -174,16 +197,33 @@ def load(
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:
-    """The folder that a MODEL argument means; a name on the hub is fetched."""
+    """The folder that a MODEL argument means.
+
+    What exists here wins, then `last`, then what is written as a path. Another word or `owner/name` is asked for
+    at the hub; when the hub has nothing, the message names the closest local run too.
+    """
     from ownlm.locate import find_run
 
     name, path = os.fspath(model), Path(model)
-    on_hub = re.fullmatch(r"[\w-]+/[\w.-]+", name) is not None
-    if on_hub and not path.exists() and not path.parent.exists():
-        from ownlm.hub import local_folder
+    if path.exists() or name == "last":
+        return find_run(path)
+    from ownlm.hub import fetch, hub_name
+    from ownlm.hub_errors import HubError
 
-        return local_folder(name)
-    return find_run(path)
+    wanted = hub_name(name)
+    if wanted is None:
+        return find_run(path)
+    try:
+        return fetch(wanted)
+    except HubError as error:
+        asked = error
+    try:
+        return find_run(path)
+    except UsageError as local:
+        if "/" not in name:  # first of all a misspelt run
+            asked.kind = UsageError
+            raise asked.own(name, local.what, local.do) from None
+        raise asked.own(name, local.what) from None
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -197,6 +237,38 @@ def read_run(path: Path) -> dict[str, Any]:
                 raise Refused(f"not valid JSON: {error}.", where=file) from None
             return content if isinstance(content, dict) else {}
     return {}
+
+
+def stop_ids(path: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ...]:
+    """Tokens that end an answer: the tokenizer's end token and `eos_token_id` of generation_config.json.
+
+    Without that file the one of config.json counts, as in transformers.
+
+    Args:
+        path: the model's folder. vocab_size: of the model.
+
+    Raises:
+        Refused: the file is damaged, or names what is no token of the model.
+    """
+    found = [tokenizer.eos_id]
+    for name in ("generation_config.json", "config.json"):
+        file = path / name
+        if not file.is_file():
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            named = content.get("eos_token_id")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise Refused(f"not a JSON file of settings: {error}.", where=file) from None
+        for index in named if isinstance(named, list) else [] if named is None else [named]:
+            if type(index) is not int or not 0 <= index < vocab_size:
+                raise Refused(
+                    f"eos_token_id names {index!r}, the model has the tokens 0 to {vocab_size - 1:,}.",
+                    where=file,
+                )
+            found.append(index)
+        break
+    return tuple(dict.fromkeys(found))
 
 
 def draw_seed() -> int:

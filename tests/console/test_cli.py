@@ -218,6 +218,40 @@ def test_a_reader_that_closes_early_is_no_error(tmp_path):
     assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="these shells are not here")
+def test_words_that_nobody_reads_stop_no_work(tmp_path):
+    """`ownlm … 2>&1 | head -1`: the reader of the progress has gone, the work goes on."""
+    script = tmp_path / "wordy.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom ownlm import cli\nfrom ownlm.console import output\n"
+        "from ownlm.console.settings import verb\nfrom ownlm.verbs import VERBS, Entry\n"
+        "@verb\ndef wordy() -> None:\n    'Many words.'\n"
+        "    for i in range(10_000): output.say(str(i))\n"
+        f"    Path({str(tmp_path / 'done')!r}).touch()\n"
+        "VERBS['wordy'] = Entry('use', 'x')\ncli.load_verb = lambda name: wordy\n"
+        "sys.exit(cli.main(['wordy']))\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"0\n"
+    process.stderr.close()
+    assert process.wait(timeout=30) == 0
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these shells are not here")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(closed, tmp_path):
+    command = f"'{sys.executable}' -m ownlm prepare nothing.txt {closed}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == ("" if "2>" in closed else "nothing.txt: no such file or folder.\n")
+    command = f"'{sys.executable}' -m ownlm runs --json {closed}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Error" not in done.stderr
+
+
 def test_a_latin_1_terminal_gets_help_and_messages():
     done = shell("--help", PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
     assert done.returncode == 0

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import sys
 
 import pytest
@@ -55,6 +57,32 @@ def test_a_table_that_is_the_result_goes_to_stdout_without_colour(capsys, monkey
     header, _, row = [line for line in captured.out.splitlines() if line and line != "Runs"]
     assert header.split() == ["run", "n"]
     assert row.split() == ["模型", "1000"]
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys):
+    name = "a\x1b[31m\x9b\x07b\r.txt"
+    output.say(name)
+    output.warn(name)
+    output.table("", ["file"], [[name]])
+    shown = capsys.readouterr().err
+    assert not set(shown) & set("\x1b\x9b\x07\r")
+    assert shown.count(r"a\x1b[31m\x9b\x07b\x0d.txt") == 3
+
+
+def test_a_narrow_terminal_gets_cells_line_by_line(capsys, monkeypatch):
+    rows = [["exact duplicates", "86,879", "one dropped\ntwo dropped"], ["split", "12", ""]]
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((30, 20)))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.result_table("Steps", ["step", "documents", "what happened"], rows, numeric=[1])
+    assert capsys.readouterr().out.splitlines() == [
+        "Steps",
+        "exact duplicates",
+        "  documents: 86,879",
+        "  what happened: one dropped",
+        "    two dropped",
+        "split",
+        "  documents: 12",
+    ]
 
 
 def test_brackets_are_text_and_not_markup(capsys):

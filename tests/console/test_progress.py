@@ -58,6 +58,17 @@ def test_a_terminal_gets_one_line_in_place_that_is_removed(clock, capsys, monkey
     assert "\n" not in err
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(clock, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    with Progress("reading", total=10) as bar:
+        clock[0] = 100.0
+        bar.update(1)
+    err = capsys.readouterr().err
+    assert err.startswith("reading")
+    assert "\x1b" not in err
+
+
 def test_going_past_the_total_stays_sane(clock):
     bar = Progress("reading", total=10)
     clock[0] = 1.0

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from ownlm.console.errors import UsageError
+from ownlm.corpus import kinds
 from ownlm.corpus.discover import discover, explain
 from ownlm.corpus.ignore import IgnoreRules
 
@@ -128,9 +133,53 @@ def test_not_read_is_grouped_with_the_command_that_helps(
     assert rows[".pdf"] == (1, 509, "pip install 'ownlm[documents]'")
     assert rows[".parquet without pyarrow"][2] == "pip install 'ownlm[data]'"
     assert rows[".zst without zstandard"][2] == "pip install 'ownlm[data]'"
-    assert rows[".zip: archive"][2] == "unzip FILE"
+    assert rows[".zip: archive"][2] == "unzip FILE -d FOLDER"
     assert rows["no extension: not text (zero bytes)"][0] == 1
     assert rows["empty file"] == (1, 0, "")
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "it's a.zip"])
+def test_the_command_for_an_archive_makes_its_text_readable(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "my texts"
+    make(tmp_path, "inner.txt")
+    folder.mkdir()
+    if name.endswith("zip"):
+        with zipfile.ZipFile(folder / name, "w") as packed:
+            packed.write(tmp_path / "inner.txt", "inner.txt")
+    else:
+        with tarfile.open(folder / name, "w:gz") as packed:
+            packed.add(tmp_path / "inner.txt", "inner.txt")
+    (group,) = discover([folder]).not_read
+    command = kinds.with_file(group.do, group.examples[0])
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert [Path(file.path).name for file in discover([folder]).files] == ["inner.txt"]
+
+
+def test_the_command_for_an_unknown_encoding_makes_the_text_readable(tmp_path: Path) -> None:
+    if shutil.which("iconv") is None:
+        pytest.skip("iconv is not installed")
+    text = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 9
+    (tmp_path / "my cat.txt").write_bytes(text.encode("shift_jis"))
+    (group,) = discover([tmp_path]).not_read
+    command = kinds.with_file(group.do, group.examples[0]).replace("ENCODING", "SHIFT_JIS")
+    subprocess.run(command, shell=True, check=True)
+    (file,) = discover([tmp_path]).files
+    assert Path(file.path).read_text(encoding="utf-8") == text
+
+
+def test_folders_that_programs_made_are_not_entered_unless_they_are_typed(tmp_path: Path) -> None:
+    make(tmp_path, "a.txt", "c/corpus.json", "c/tokenizer.json", "c/x.txt", "r/run.json", "r/config.json")
+    make(tmp_path, "v/pyvenv.cfg", "mine/corpus.json")
+    found = discover([tmp_path])
+    assert [Path(file.path).name for file in found.files] == ["a.txt", "corpus.json"]
+    assert sorted(group.reason.partition(" (")[0] for group in found.not_read) == [
+        "corpus of ownlm",
+        "run of ownlm",
+        "virtual environment",
+    ]
+    assert [Path(file.path).name for file in discover([tmp_path / "c"]).files][-1] == "x.txt"
 
 
 def test_a_typed_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:

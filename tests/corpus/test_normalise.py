@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownlm.corpus.normalise import KINDS, normalise
+from ownlm.corpus.normalise import KINDS, is_normal, normalise
 
 
 def test_clean_text_is_the_same_object() -> None:
@@ -61,3 +61,12 @@ def test_clean_text_costs_little() -> None:
     start = time.process_time()
     normalise(text)
     assert time.process_time() - start < 0.5
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("ab\ne\u0301é\r\x85\x00\ufeff\ud800春\u1100\u1161"), max_size=4), max_size=5
+    )
+)
+def test_texts_are_normal_together_when_each_is_left_as_it_is(texts: list[str]) -> None:
+    assert is_normal(texts) is all(normalise(text) == (text, {}) for text in texts)

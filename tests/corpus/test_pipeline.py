@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 import ownlm
 from ownlm.console.errors import Interrupted, Refused
 from ownlm.corpus import pipeline, staging
-from ownlm.corpus.readers import tasks
+from ownlm.corpus.readers import ReadTask, tasks
 from ownlm.corpus.shards import Corpus
 from tests.corpus.texts import chinese, contents, english, folder_of
 
@@ -122,9 +123,15 @@ def test_what_is_staged_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
             ownlm.prepare([str(folder)], output=tmp_path / "c", workers=1, **SETTINGS)
     changed = folder / "003.txt"
     changed.write_text(chinese(500), encoding="utf-8")
-    read: list[str] = []
-    before = staging.normalise
-    monkeypatch.setattr(staging, "normalise", lambda text, **more: read.append(text) or before(text, **more))
+    read: list[object] = []
+    before = staging.read_task
+
+    def reading(task: ReadTask) -> Iterator[object]:
+        for item in before(task):
+            read.append(item)
+            yield item
+
+    monkeypatch.setattr(staging, "read_task", reading)
     corpus = ownlm.prepare([str(folder)], output=tmp_path / "c", workers=1, **SETTINGS)
     assert len(read) == 6  # only the task with the changed file
     assert corpus.manifest["steps"][0]["documents_out"] == 24

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import os
+import random
 import sys
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import ownlm
 from ownlm.cli import main
 from ownlm.console.errors import OwnlmError, Refused, UsageError
 from ownlm.corpus import workers
+from ownlm.corpus.catalogue import zeros
 from tests.corpus.texts import chinese, contents, english, folder_of
 
 
@@ -159,6 +163,9 @@ def test_text_that_is_all_dropped_is_refused_with_the_reasons(tmp_path: Path) ->
         (["--filters", "gofer"], "gopher"),
         (["--group-by", "re:("], "not a regular expression"),
         (["--near-duplicates", "maybe"], "drop"),
+        (["--workers", "0"], "--workers"),
+        (["--vocab-size", "100"], "too small"),
+        (["--validation", "hash"], "needs a share"),
     ],
 )
 def test_wrong_options_are_named_before_any_work(
@@ -170,22 +177,97 @@ def test_wrong_options_are_named_before_any_work(
     assert not (tmp_path / "c").exists()
 
 
+def test_what_a_refusal_says_to_type_works(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="one group") as refusal:
+        ownlm.prepare([str(texts)], output=tmp_path / "c", vocab_size=400, group_by="folder")
+    assert "--validation none" in refusal.value.do
+    corpus = ownlm.prepare(
+        [str(texts)], output=tmp_path / "c", vocab_size=400, group_by="folder", validation=["none"]
+    )
+    assert corpus.split("train").num_documents == 24
+
+
+@pytest.mark.parametrize("group_by", ["folders", "column:patient", "re:(patient)"])
+def test_groups_that_no_document_has_are_refused(texts: Path, tmp_path: Path, group_by: str) -> None:
+    with pytest.raises(UsageError, match="no document has a group"):
+        ownlm.prepare([str(texts)], output=tmp_path / "c", vocab_size=400, group_by=group_by)
+
+
+def test_documents_without_a_group_are_counted(texts: Path, tmp_path: Path) -> None:
+    corpus = ownlm.prepare([str(texts)], output=tmp_path / "c", vocab_size=400, group_by="re:/(00.)")
+    assert "14 documents have no group" in corpus.manifest["splits"]["validation"]["rule"]
+
+
+def test_every_byte_on_disk_is_read_or_not_read(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (texts / "it's a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(3000))
+    (texts / "no text.jsonl").write_text('{"content": "words"}\n' * 40, encoding="utf-8")
+    packed = lzma.compress(random.Random(1).randbytes(60_000).hex().encode())
+    (texts / "damaged.txt.xz").write_bytes(packed[:30_000] + b"\xff" * 30_000)
+    sources = ownlm.prepare([str(texts)], output=tmp_path / "c", vocab_size=400).manifest["sources"]
+    on_disk = sum(file.stat().st_size for file in texts.iterdir())
+    assert sources["bytes"] + sources["bytes_not_read"] == on_disk
+    assert sources["bytes_not_read"] > 20_000 + 3000 + 800
+    shown = capsys.readouterr().err
+    assert f"Not read: {sources['bytes_not_read'] / on_disk:.1%} of the bytes" in shown
+    sizes = [group["bytes"] for group in sources["not_read"]]
+    assert sizes == sorted(sizes, reverse=True)  # the reader of a short table sees the largest
+    assert "it's a.png" in shown
+    assert f"ownlm prepare '{texts}/no text.jsonl' --column content" in shown
+
+
+def test_a_table_that_cannot_be_read_is_refused_with_the_command_that_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.jsonl").write_text('{"content": "words"}\n' * 90, encoding="utf-8")
+    with pytest.raises(Refused, match="no readable text") as refusal:
+        ownlm.prepare([str(tmp_path / "texts")], output=tmp_path / "c")
+    assert refusal.value.do == f"ownlm prepare {tmp_path}/texts/a.jsonl --column content …"
+
+
+def test_a_source_whose_name_is_not_unicode(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/b\xffd.txt"
+    try:
+        Path(os.fsdecode(path)).write_text(english(1) * 2 + english(2), encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    corpus = ownlm.prepare([os.fsdecode(path)], output=tmp_path / "c", vocab_size=400)
+    assert corpus.split("train").where(0) == f"{tmp_path}/b\\xffd.txt:1"
+    assert corpus.manifest["settings"]["sources"] == [f"{tmp_path}/b\\xffd.txt"]
+    again = ownlm.prepare([os.fsdecode(path)], output=tmp_path / "c", vocab_size=400)
+    assert again.hash == corpus.hash
+
+
+def test_an_output_that_cannot_be_made_says_why(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be made: Not a directory"):
+        ownlm.prepare([str(texts)], output=tmp_path / "file" / "c", vocab_size=400)
+
+
 def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", str(tmp_path / "missing.txt"), "-o", str(tmp_path / "c")]) == 2
     assert "missing.txt: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [(28, "No space left on device"), ("541747 requested and 71680 written",)])
 def test_a_full_disk_is_named_and_the_work_goes_on_later(
-    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...]
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(*words)
 
     with monkeypatch.context() as patch:
         patch.setattr("ownlm.corpus.pieces._encode", full)
         with pytest.raises(OwnlmError, match="disk is full"):
             ownlm.prepare([str(texts)], output=tmp_path / "c", vocab_size=400)
     assert ownlm.prepare([str(texts)], output=tmp_path / "c", vocab_size=400).split("train").num_tokens
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_what_is_written_in_place_has_its_space_on_the_disk(tmp_path: Path) -> None:
+    zeros(tmp_path / "map", 1 << 20)
+    assert (tmp_path / "map").read_bytes() == bytes(1 << 20)
+    assert (tmp_path / "map").stat().st_blocks * 512 >= 1 << 20
 
 
 def test_a_tokenizer_can_be_taken_from_another_corpus(texts: Path, tmp_path: Path) -> None:

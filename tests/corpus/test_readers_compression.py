@@ -3,6 +3,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,25 @@ def test_damage_in_the_middle(tmp_path: Path, pack: Callable[[bytes], bytes]) ->
     packed = bytearray(pack(ROWS))
     packed[len(packed) // 2 :] = b"\xff" * (len(packed) - len(packed) // 2)
     assert chunks(tmp_path, bytes(packed))[1].startswith("damaged or truncated")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "xz"])
+def test_what_lies_before_the_damage_is_read_and_the_rest_is_counted(tmp_path: Path, kind: str) -> None:
+    text = random.Random(3).randbytes(300_000).hex().encode()  # packs to about its half
+    if kind == "gzip":
+        packer = zlib.compressobj(wbits=31)
+        whole = packer.compress(text) + packer.flush(zlib.Z_FULL_FLUSH)
+    else:
+        whole = lzma.compress(text)[:150_000]
+    damage = b"\xff" * 150_000
+    path = tmp_path / "packed"
+    path.write_bytes(whole + damage)
+    found = Chunks(SourceFile(str(path), path.stat().st_size, "text", kind))
+    data = b"".join(found)
+    assert text.startswith(data)
+    assert len(data) > 0.4 * len(text)
+    (problem,) = found.problems()
+    assert len(damage) - compression.FEED <= problem.bytes <= len(damage) + 2 * compression.FEED
 
 
 def test_other_bytes_behind_the_end_are_reported(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_missing_column_names_the_columns(tmp_path: Path, read: Read) -> None:
     with pytest.raises(UsageError) as error:
         read(tmp_path / "a.jsonl")
     assert "The columns are id, content" in str(error.value)
-    assert "--column 'content'" in error.value.do
+    assert f"{tmp_path}/a.jsonl --column content" in error.value.do
     assert read(tmp_path / "a.jsonl", column="content")[0][0].text == "long text here"
 
 
@@ -57,12 +57,23 @@ def test_tables_without_the_column_found_in_a_folder_are_dropped_as_a_whole(
     tmp_path: Path, read: Read
 ) -> None:
     (tmp_path / "package.json").write_text('{"name": "x"}')
-    (tmp_path / "a.jsonl").write_text('{"t": 1}\n' * 50)
+    (tmp_path / "a.jsonl").write_text('{"t": 1}\n' * 50)  # a column, but no text: nothing to suggest
     (tmp_path / "b.txt").write_text("text")
     documents, dropped = read(tmp_path)
     assert len(documents) == 1
     assert [(d.reason, d.bytes) for d in dropped] == [('no column "text"', 450), ('no column "text"', 13)]
-    assert all("--column" in d.do for d in dropped)
+    assert ["--column name" in d.do for d in dropped] == [False, True]
+
+
+def test_the_column_that_was_nearly_typed_is_suggested(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "a b.jsonl").write_text('{"author": "x", "text": "a much longer text", "title": "y"}\n')
+    for setting, option in (("group_by", "--group-by"), ("column", "--column")):
+        with pytest.raises(UsageError) as error:
+            read(tmp_path / "a b.jsonl", **{setting: "autor"})
+        assert error.value.do == f"ownlm prepare '{tmp_path}/a b.jsonl' {option} author …"
+    with pytest.raises(UsageError) as error:
+        read(tmp_path / "a b.jsonl", group_by="patient")
+    assert error.value.do == ""
 
 
 def test_json_that_is_no_table_is_one_drop(tmp_path: Path, read: Read) -> None:

@@ -120,6 +120,13 @@ def test_a_share_is_between_0_and_1(value: str) -> None:
         Rule.parse([value])
 
 
+@pytest.mark.parametrize("kind", ["hash", "tail"])
+def test_a_rule_without_its_share_says_what_is_missing(kind: str) -> None:
+    with pytest.raises(UsageError, match=f"{kind} needs a share") as error:
+        Rule.parse([kind])
+    assert Rule.parse([error.value.do.removeprefix("--validation ")]).kind == kind
+
+
 def test_rules_and_paths_are_told_apart() -> None:
     assert Rule.parse(["auto"]).kind == "auto"
     assert Rule.parse(["none"]).kind == "none"

@@ -80,7 +80,9 @@ def test_a_file_that_is_cut_off(folder):
      ("vocab_size", 0), ("vocab_size", 10**15), ("num_attention_heads", 0), ("num_attention_heads", 3),
      ("head_dim", 7), ("intermediate_size", 1.5), ("max_position_embeddings", None), ("rms_norm_eps", "tiny"),
      ("rms_norm_eps", 1e300), ("tie_word_embeddings", "yes"), ("layer_types", ["full_attention"] * 99),
-     ("rope_parameters", [1, 2]), ("rope_parameters", {"rope_type": ["x"]}), ("rope_parameters", {"rope_theta": "big"})],
+     ("rope_parameters", [1, 2]), ("rope_parameters", {"rope_type": ["x"]}), ("rope_parameters", {"rope_theta": "big"}),
+     ("rope_parameters", {"rope_type": "linear", "factor": 0}), ("rope_parameters", {"rope_type": "linear", "factor": "2"}),
+     ("rope_parameters", {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4})],
 )  # fmt: skip
 def test_numbers_that_make_no_model(folder, field, value):
     file = folder / "config.json"

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import click
 
 from ownlm.console import output
-from ownlm.console.settings import ALIASES, parameter_hints
+from ownlm.console.settings import ALIASES, ARGUMENTS, parameter_hints
 
 SHORT = {"output": "-o", "config": "-c"}
 # Their type is text, because a name such as `last` or a hub name is allowed too; the shell completes files.
@@ -183,7 +183,7 @@ def _argument_metavar(name: str, many: bool, needed: bool) -> str:
     word = name.strip("_").upper()
     if many and word.endswith("S"):
         word = word[:-1]
-    word = {"SOURCE": "SRC"}.get(word, word)
+    word = ARGUMENTS.get(name, word)
     word = word + "…" if many else word
     return word if needed else f"[{word}]"
 

@@ -7,6 +7,8 @@ Exit codes: 0 done, 1 something broke, 2 wrong arguments or settings file,
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 EXIT_BROKE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -59,6 +61,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether no space is left: by errno, or in the words of numpy's `tofile` and of libraries in Rust."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = str(error)
+    return (
+        "No space left on device" in text or re.fullmatch(r"\d+ requested and \d+ written", text) is not None
+    )
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> UsageError:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LOG_WIDTH = 200
+NARROW = 60  # columns
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _console: Console | None = None
 _quiet = False
@@ -26,21 +31,42 @@ def console() -> Console:
     if _console is None or _console.file is not sys.stderr:
         from rich.console import Console
 
+        class WordsConsole(Console):
+            """A console that goes on when nobody reads its words any more."""
+
+            def on_broken_pipe(self) -> None:
+                forget_reader(sys.stderr)
+
         # Off a terminal rich would wrap at 80 columns: paths in logs must stay in one piece.
         width = None if sys.stderr.isatty() else LOG_WIDTH
-        _console = Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty(), width=width)
+        _console = WordsConsole(
+            file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty(), width=width
+        )
     return _console
+
+
+def forget_reader(stream: TextIO) -> None:
+    """Let what is still written to a pipe that its reader has closed go nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a stand-in without a descriptor, or a closed one
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def printable(text: str) -> str:
+    """Words for a terminal: a file name may hold control characters, which would act on it."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def say(text: str = "", style: str | None = None) -> None:
     """One line for the person, on stderr; silent with `--quiet`."""
     if not _quiet:
-        console().print(text, style=style, markup=False)
+        console().print(printable(text), style=style, markup=False)
 
 
 def warn(text: str) -> None:
     """A line that must be seen, also with `--quiet`."""
-    console().print(f"warning: {text}", style="yellow", markup=False)
+    console().print(f"warning: {printable(text)}", style="yellow", markup=False)
 
 
 def result(text: str, end: str = "\n") -> None:
@@ -87,7 +113,8 @@ def table(
         numeric: indexes of the columns that are aligned to the right.
     """
     if not _quiet:
-        console().print(_table(title, headers, rows, numeric))
+        for part in _shown(console().width, title, headers, rows, numeric):
+            console().print(part, markup=False)
 
 
 def result_table(
@@ -101,9 +128,26 @@ def result_table(
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else LOG_WIDTH
     page = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
-    page.print(_table(title, headers, rows, numeric))
+    for part in _shown(width, title, headers, rows, numeric):
+        page.print(part, markup=False)
     lines = (line.rstrip() for line in page.file.getvalue().splitlines())  # type: ignore[attr-defined]
     result("\n".join(lines).rstrip("\n"))
+
+
+def _shown(
+    width: int, title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[int]
+) -> Iterator[Any]:
+    """A table, or where it would break words into pieces, its cells line by line."""
+    if width >= NARROW:
+        yield _table(title, headers, rows, numeric)
+        return
+    yield title
+    for row in rows:
+        cells = [printable(str(cell)).replace("\n", "\n    ") for cell in row]
+        yield cells[0]
+        yield from (
+            f"  {f'{name}: ' if name else ''}{cell}" for name, cell in zip(headers[1:], cells[1:]) if cell
+        )
 
 
 def _table(
@@ -129,7 +173,7 @@ def _table(
 def _plain(cell: object) -> Any:
     from rich.text import Text
 
-    return Text(str(cell))
+    return Text(printable(str(cell)))
 
 
 def next_commands(*commands: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -26,7 +27,8 @@ class Progress:
         self.done = 0.0
         self.start = time.monotonic()
         self._shown = self.start
-        self._live = sys.stderr.isatty() and not output.is_quiet()
+        movable = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._live = movable and not output.is_quiet()
 
     def __enter__(self) -> Progress:
         return self
@@ -68,7 +70,7 @@ class Progress:
             return
         if self._live:
             width = output.console().width - 1
-            sys.stderr.write("\r\x1b[2K" + text[:width])
+            sys.stderr.write("\r\x1b[2K" + output.printable(text)[:width])
             sys.stderr.flush()
         else:
             output.say(text)

@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 MAX_SETTINGS_BYTES = 2**20
 
+ARGUMENTS = {"sources": "SRC"}  # what help calls them, where it is not the name in capitals
+
 # Names people bring from other tools: accepted with a notice, never written.
 ALIASES = {
     "batch_size": "per_device_train_batch_size",
@@ -280,7 +282,9 @@ def _shown(parameter: inspect.Parameter) -> str:
     name = parameter.name.strip("_")
     if not output.from_cli():
         return parameter.name
-    return "--" + name.replace("_", "-") if parameter.kind is inspect.Parameter.KEYWORD_ONLY else name.upper()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+        return "--" + name.replace("_", "-")
+    return ARGUMENTS.get(name, name.upper())
 
 
 def _verb_name(function: Callable[..., Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ownlm.corpus.staging import STAGED, Part, ending_of
+from ownlm.corpus.parts import STAGED, Part, ending_of
 
 TRAIN, VALIDATION, BOTH, EXACT, NEAR, GROUP = range(6)  # fates; BOTH: the tail of a document is validation
 KEPT = (TRAIN, VALIDATION, BOTH)
@@ -82,8 +83,7 @@ class Decisions:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             for name, kind in cls.COLUMNS:
-                with (folder / name).open("wb") as file:
-                    file.truncate(documents * np.dtype(kind).itemsize)
+                zeros(folder / name, documents * np.dtype(kind).itemsize)
             decisions = cls(folder)
             decide(decisions)
             partial = folder / "notes.json.partial"
@@ -99,6 +99,19 @@ def mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     if path.stat().st_size == 0:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, mode="r+")
+
+
+def zeros(path: Path, size: int) -> None:
+    """A file of zeros that has its place on the disk.
+
+    Writing to a mapped file with holes would end the process with SIGBUS once the disk is full; this fails
+    with an error.
+    """
+    with path.open("wb") as file:
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
 
 
 def concatenate(parts: Iterator[Path], target: Path) -> None:

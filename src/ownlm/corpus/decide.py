@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ownlm.corpus.catalogue import EXACT, NEAR, TRAIN, Catalogue, Decisions, mapped
+from ownlm.console.errors import UsageError
+from ownlm.corpus.catalogue import EXACT, NEAR, TRAIN, Catalogue, Decisions, mapped, zeros
 from ownlm.corpus.dedup import Clusters, exact_duplicates, link_near_duplicates
 from ownlm.corpus.hashes import PERMUTATIONS
 from ownlm.corpus.settings import PrepareSettings
@@ -25,8 +26,7 @@ def decide(
     folder = decisions.folder / "sorting"
     folder.mkdir()
     parent = folder / "parent"
-    with parent.open("wb") as file:
-        file.truncate(8 * len(catalogue))
+    zeros(parent, 8 * len(catalogue))
     clusters = Clusters(mapped(parent, np.dtype(np.int64)))
     fate = decisions.fate
     original = exact_duplicates(catalogue.rows["high"], catalogue.rows["low"], folder)
@@ -48,6 +48,7 @@ def decide(
             fate[part][near] = NEAR
     if settings.group_by is not None:
         clusters.unite_equal(catalogue.rows["group"], folder)
+        _check_groups(catalogue, settings.group_by)
     decisions.notes["split"] = assign(
         settings.rule,
         catalogue,
@@ -57,6 +58,24 @@ def decide(
         validation_documents=validation_documents,
         seed=settings.seed,
     )
+    if settings.group_by is not None and (alone := _without_group(catalogue)):
+        decisions.notes["split"]["rule"] += f"; {alone:,} documents have no group, each is one of its own"
+
+
+def _without_group(catalogue: Catalogue) -> int:
+    return sum(int(np.count_nonzero(catalogue.rows["group"][part] == 0)) for part in catalogue.chunks())
+
+
+def _check_groups(catalogue: Catalogue, group_by: str) -> None:
+    """Groups that no document has protect nothing: most likely the name or pattern is wrong."""
+    if _without_group(catalogue) < len(catalogue):
+        return
+    if group_by.startswith("re:"):
+        why = "The pattern is found in no path."
+    else:
+        why = f"{group_by.removeprefix('column:')} is taken as a column, which no table has."
+    do = "ownlm prepare … --group-by folder, a column, or 're:PATTERN' with one ( )"
+    raise UsageError("no document has a group.", where=f"--group-by {group_by}", why=why, do=do)
 
 
 def _near(decisions: Decisions, catalogue: Catalogue, original: np.ndarray, clusters: Clusters) -> None:

@@ -20,6 +20,7 @@ BANDS, ROWS = 16, 6
 THRESHOLD = 0.8
 assert BANDS * ROWS == PERMUTATIONS
 CHUNK = 2**16  # rows looked at together
+KEYED = 2**10  # rows whose keys are computed together: the scratch arrays stay in a core's cache
 
 
 class Clusters:
@@ -96,11 +97,14 @@ def exact_duplicates(high: np.ndarray, low: np.ndarray, folder: Path) -> np.ndar
 
 def band_keys(signatures: np.ndarray) -> np.ndarray:
     """One 64-bit key for each band of each signature, uint64 [rows, BANDS]."""
-    values = signatures.reshape(-1, BANDS, ROWS).astype(np.uint64)
-    keys = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), values.shape[:2])
-    for column in range(ROWS):
-        keys = mix(keys + values[:, :, column])
-    return keys
+    found = np.empty((len(signatures), BANDS), np.uint64)
+    for begin in range(0, len(signatures), KEYED):
+        values = signatures[begin : begin + KEYED].reshape(-1, BANDS, ROWS).astype(np.uint64)
+        keys = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), values.shape[:2])
+        for column in range(ROWS):
+            keys = mix(keys + values[:, :, column])
+        found[begin : begin + KEYED] = keys
+    return found
 
 
 def link_near_duplicates(

@@ -12,7 +12,7 @@ from pathlib import Path
 from ownlm.console.errors import UsageError, did_you_mean
 from ownlm.corpus import kinds
 from ownlm.corpus.encodings import NotText, UnknownEncoding, detect
-from ownlm.corpus.ignore import IgnoreRules
+from ownlm.corpus.ignore import IgnoreRules, made_by_program
 
 ALWAYS = IgnoreRules(["__pycache__/", "node_modules/", "*.egg-info/", "CVS/"])
 HEAD = 8192  # bytes looked at to tell text from other content
@@ -46,7 +46,12 @@ class SourceFile:
         """The path for messages and manifests: valid Unicode, `/` between folders."""
         if self.path == "-":
             return STDIN
-        return os.fsencode(self.path).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+        return valid_name(self.path)
+
+
+def valid_name(path: str) -> str:
+    """A path as valid Unicode, `/` between folders."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class NotRead:
         reason: why, e.g. ".png: image, not text".
         files: how many.
         bytes: their size on disk together.
-        do: the command that would read them; "" when there is none.
+        do: the command that would read them, with `FILE` and `FOLDER` for one of them (`with_file`); or "".
         examples: the first three.
         by_rule: left out because of a rule (hidden, `.gitignore`, `--exclude`), not for want of a reader.
     """
@@ -149,8 +154,8 @@ class _Walk:
             relative = f"{below}/{entry.name}" if below else entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
             reason = self.ignored(relative, entry.name, is_folder, rules)
-            if reason is None and is_folder and Path(entry.path, "pyvenv.cfg").exists():
-                reason = "virtual environment (folder not entered)"
+            if reason is None and is_folder:
+                reason = made_by_program(entry.path)
             if reason is not None:
                 self.leave(entry.path, reason, by_rule=True)
             elif entry.is_symlink():
@@ -184,7 +189,7 @@ class _Walk:
         if not Path(real).exists():
             self.leave(path, "symbolic link that leads nowhere")
         elif os.path.commonpath([real, root]) != root:
-            self.leave(path, "symbolic link that leads outside the folder", f"ownlm prepare '{path}' …")
+            self.leave(path, "symbolic link that leads outside the folder", "ownlm prepare FILE …")
         elif Path(real).is_dir():
             self.leave(path, "symbolic link to a folder", by_rule=True)
         else:
@@ -216,8 +221,7 @@ class _Walk:
         if refusal is None:
             self.files[real] = SourceFile(path, status.st_size, kind, compression, explicit)
         elif explicit and refusal[0] != "empty file":
-            do = refusal[1].replace("FILE", f"'{path}'")
-            raise UsageError(f"not read: {refusal[0]}.", where=path, do=do)
+            raise UsageError(f"not read: {refusal[0]}.", where=path, do=kinds.with_file(refusal[1], path))
         else:
             self.leave(path, *refusal)
 
@@ -247,7 +251,7 @@ def refused(path: str, head: bytes, kind: str, compression: str | None) -> tuple
     if not head:
         return "empty file", ""
     if suffix in kinds.ARCHIVES:
-        return f"{suffix}: archive", "tar xf FILE" if suffix.startswith((".t", ".tar")) else "unzip FILE"
+        return f"{suffix}: archive", kinds.ARCHIVES[suffix]
     if compression == "zstd" and not kinds.installed("zstandard"):
         return ".zst without zstandard", "pip install 'ownlm[data]'"
     if kind == "parquet" and not kinds.installed("pyarrow"):
@@ -258,7 +262,10 @@ def refused(path: str, head: bytes, kind: str, compression: str | None) -> tuple
         return None if kinds.installed("markitdown") else (f".{kind}", "pip install 'ownlm[documents]'")
     if suffix in kinds.OLD_OFFICE:
         new = kinds.OLD_OFFICE[suffix]
-        return f"{suffix}: old Office format", f"soffice --headless --convert-to {new[1:]} FILE"
+        return (
+            f"{suffix}: old Office format",
+            f"soffice --headless --convert-to {new[1:]} FILE --outdir FOLDER",
+        )
     if compression is not None or kind == "parquet":
         return None
     if suffix in kinds.NOT_TEXT and b"\0" in head:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ownlm.corpus.engine_differences import differing_characters
+from ownlm.corpus.engine_differences import differing_characters, reads_alike
 from ownlm.corpus.fast_chinese import FastChinese
 from ownlm.corpus.vocabulary import byte_level_alphabet, has_surrogates, model_vocabulary, parts
 
@@ -148,7 +148,8 @@ def _pattern(spec: dict[str, Any]) -> tuple[str | None, str]:
     split = found[0]
     by_regex = kinds == ["Split", "ByteLevel"] and not found[1].get("use_regex", True)
     if by_regex and split["behavior"] == "Isolated" and not split["invert"] and "Regex" in split["pattern"]:
-        return split["pattern"]["Regex"], ""
+        regex = split["pattern"]["Regex"]
+        return (regex, "") if reads_alike(regex) else (None, "its regex may mean something else in tiktoken")
     return None, f"its pre-tokenizer ({' + '.join(kinds)}) is not in tiktoken"
 
 

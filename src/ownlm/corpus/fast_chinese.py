@@ -11,11 +11,13 @@ are put back in their place.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ownlm.corpus.straddled import straddled
 
 if TYPE_CHECKING:
     import tiktoken
@@ -39,7 +41,8 @@ _RANGES = {
 _NONE, _BORDER, _AFTER_PUNCTUATION, _IN_SPACES, _UNKNOWN = range(5)
 
 _HAN = re.compile("[\u4e00-\u9fa5]")
-_MAX_UNITS = 300_000  # chains remembered; a text that has more starts again with none
+_MAX_UNITS = 300_000  # characters and chains remembered; a text that has more starts again with none
+_UNKNOWN_UNIT, _GIVEN_AWAY = np.int32(-1), np.int32(-2)
 _CHAIN_BITS = 17
 _CHAIN_PLACES = 1 << _CHAIN_BITS
 
@@ -66,13 +69,15 @@ class FastChinese:
 
     def _forget(self) -> None:
         # A unit is a character or a chain; its ids are _flat[_start[unit] : _start[unit] + _count[unit]].
-        self._units: dict[str, int] = {}
-        self._unit_of = np.full(0x110000, -1, dtype=np.int32)
-        self._flat = np.zeros(1024, dtype=np.uint32)
-        self._start, self._count = np.zeros(1024, dtype=np.int32), np.zeros(1024, dtype=np.int32)
-        self._used = self._filled = 0
-        # Chains of two and three characters by their code points, each at the place its hash says or not at
-        # all.
+        # Unit 0 is the separator.
+        self._flat = np.array([self.encoding.max_token_value], dtype=np.uint32)
+        self._start, self._count = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+        self._unit_of = np.full(0x110000, _UNKNOWN_UNIT, dtype=np.int32)
+        self._unit_of[ord(self.separator)] = 0
+        self._long: dict[str, int] = {}
+        # Chains of two and three characters by the key of their code points; those that were met last also
+        # in a table, each at the place that its hash says.
+        self._short: dict[int, int] = {}
         self._chain_keys = np.zeros(_CHAIN_PLACES, dtype=np.uint64)
         self._chain_units = np.zeros(_CHAIN_PLACES, dtype=np.int32)
 
@@ -88,28 +93,18 @@ class FastChinese:
         begins, others = self._unit_begins(points)
         starts = np.flatnonzero(begins)
         lengths = np.diff(starts, append=len(points))
-        if len(self._units) > _MAX_UNITS:
+        if len(self._start) > _MAX_UNITS:
             self._forget()
         units = self._unit_of.take(points.take(starts))
         foreign = np.searchsorted(starts, others)
         chains = np.flatnonzero(lengths > 1)
         units[chains] = self._known_chains(points, starts[chains], lengths[chains])
-        units[foreign] = -1
-        unknown = np.flatnonzero(units < 0)
-        is_foreign = np.isin(unknown, foreign).tolist()
-        given_away: list[npt.NDArray[np.uint32]] = []
-        learnt = []
-        spans = zip(starts[unknown].tolist(), (starts + lengths)[unknown].tolist(), is_foreign)
-        for start, end, away in spans:
-            piece = text[start:end]
-            if away:
-                given_away.append(self._by_tiktoken(piece))
-                learnt.append(-1)
-            else:
-                known = self._units.get(piece)
-                learnt.append(self._learn(piece) if known is None else known)
-        units[unknown] = learnt
-        return self._gather(units, given_away)
+        units[foreign] = _GIVEN_AWAY
+        unknown = np.flatnonzero(units == _UNKNOWN_UNIT)
+        if len(unknown):
+            units[unknown] = self._learn(text, points, starts[unknown], lengths[unknown])
+        spans = zip(others.tolist(), (others + lengths[foreign]).tolist())
+        return self._gather(units, [self._by_tiktoken(text[start:end]) for start, end in spans])
 
     def _by_tiktoken(self, text: str) -> npt.NDArray[np.uint32]:
         return self.encoding.encode_to_numpy(text, allowed_special={self.separator}, disallowed_special=())
@@ -142,33 +137,57 @@ class FastChinese:
         self, points: npt.NDArray[np.uint32], starts: npt.NDArray[np.intp], lengths: npt.NDArray[np.intp]
     ) -> npt.NDArray[np.int32]:
         """The units of chains of two or three characters that were met before, -1 for all others."""
-        third = points.take(np.minimum(starts + 2, len(points) - 1)) * (lengths == 3)
-        keys = _chain_key(points.take(starts), points.take(starts + 1), third)
+        keys = _chain_keys(points, starts, lengths)
         places = _chain_place(keys)
         found = (self._chain_keys.take(places) == keys) & (lengths <= 3)
-        return np.where(found, self._chain_units.take(places), np.int32(-1))
+        return np.where(found, self._chain_units.take(places), _UNKNOWN_UNIT)
 
-    def _learn(self, piece: str) -> int:
-        """The unit of a character or chain that was not met before."""
-        # A unit never holds a border of pre-tokens, so the regex has nothing to cut in it.
-        ids = self._by_tiktoken(piece)
-        unit, first = self._used, self._filled
-        self._used, self._filled = unit + 1, first + len(ids)
-        if self._used > len(self._start):
-            self._start, self._count = np.tile(self._start, 2), np.tile(self._count, 2)
-        if self._filled > len(self._flat):
-            self._flat = np.concatenate([self._flat, np.zeros(len(self._flat) + len(ids), dtype=np.uint32)])
-        self._start[unit], self._count[unit] = first, len(ids)
-        self._flat[first : self._filled] = ids
-        if len(piece) == 1:
-            self._unit_of[ord(piece)] = unit
-            return unit
-        self._units[piece] = unit
-        if len(piece) <= 3:
-            key = _chain_key(*np.array([*map(ord, piece), 0], dtype=np.uint32)[:3, None])
-            place = _chain_place(key)
-            self._chain_keys[place], self._chain_units[place] = key, unit
-        return unit
+    def _learn(
+        self,
+        text: str,
+        points: npt.NDArray[np.uint32],
+        starts: npt.NDArray[np.intp],
+        lengths: npt.NDArray[np.intp],
+    ) -> npt.NDArray[np.int32]:
+        """The units of characters and chains, those that were not met before being encoded in one call."""
+        units = np.empty(len(starts), dtype=np.int32)
+        single, short, long = lengths == 1, (lengths == 2) | (lengths == 3), lengths > 3
+        new_points = np.zeros(0x110000, dtype=np.bool_)
+        new_points[points[starts[single]]] = True
+        characters = np.flatnonzero(new_points)
+        keys, which = np.unique(_chain_keys(points, starts[short], lengths[short]), return_inverse=True)
+        new_keys = [key for key in keys.tolist() if key not in self._short]
+        spans = zip(starts[long].tolist(), (starts + lengths)[long].tolist())
+        pieces = [text[start:end] for start, end in spans]
+        new_pieces = [piece for piece in dict.fromkeys(pieces) if piece not in self._long]
+
+        first = self._append(_spelled(characters, self.separator), len(characters))
+        self._unit_of[characters] = np.arange(first, first + len(characters))
+        first = self._append(_spelled(np.array(new_keys, dtype=np.uint64), self.separator), len(new_keys))
+        self._short.update(zip(new_keys, range(first, first + len(new_keys))))
+        first = self._append("".join(self.separator + piece for piece in new_pieces), len(new_pieces))
+        self._long.update(zip(new_pieces, range(first, first + len(new_pieces))))
+
+        known = np.array([self._short[key] for key in keys.tolist()], dtype=np.int32)
+        places = _chain_place(keys)
+        self._chain_keys[places] = keys
+        self._chain_units[places] = known
+        units[single] = self._unit_of[points[starts[single]]]
+        units[short] = known[which]
+        units[long] = [self._long[piece] for piece in pieces]
+        return units
+
+    def _append(self, spelled: str, count: int) -> int:
+        """Encode `count` new units, each after a separator; the number of the first one."""
+        first = len(self._start)
+        if count:
+            # A unit never holds a border of pre-tokens, so the regex has nothing to cut in it.
+            ids = self._by_tiktoken(spelled)
+            begins = np.flatnonzero(ids == self.encoding.max_token_value) + 1
+            self._start = np.append(self._start, begins + len(self._flat))
+            self._count = np.append(self._count, np.diff(begins, append=len(ids) + 1) - 1)
+            self._flat = np.append(self._flat, ids)
+        return first
 
     def _gather(
         self, units: npt.NDArray[np.int32], given_away: list[npt.NDArray[np.uint32]]
@@ -195,12 +214,24 @@ class FastChinese:
         return result
 
 
-def _chain_key(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> npt.NDArray[np.uint64]:
-    return (
-        first.astype(np.uint64)
-        | second.astype(np.uint64) << np.uint64(21)
-        | third.astype(np.uint64) << np.uint64(42)
-    )
+def _chain_keys(
+    points: npt.NDArray[np.uint32], starts: npt.NDArray[np.intp], lengths: npt.NDArray[np.intp]
+) -> npt.NDArray[np.uint64]:
+    """The code points of chains of two or three characters, 21 bits each, the first one lowest."""
+    keys = points.take(starts + 1).astype(np.uint64) << np.uint64(21)
+    keys |= points.take(starts)
+    third = points.take(np.minimum(starts + 2, len(points) - 1)) * (lengths == 3)
+    keys |= third.astype(np.uint64) << np.uint64(42)
+    return keys
+
+
+def _spelled(keys: npt.NDArray[Any], separator: str) -> str:
+    """The characters of each key, each key after a separator. No unit holds U+0000: zeros are no character."""
+    keys = keys.astype(np.uint64)
+    points = np.full((len(keys), 4), ord(separator), dtype="<u4")
+    for column in range(3):
+        points[:, column + 1] = (keys >> np.uint64(21 * column)) & np.uint64(0x1FFFFF)
+    return points[points != 0].tobytes().decode("utf-32-le")
 
 
 def _chain_place(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -232,65 +263,6 @@ def _give_away(
         if end < len(begins):
             begins[end] = True
     return starts
-
-
-def straddled(
-    tokens: Iterable[bytes], points: Sequence[int]
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Between which characters BPE can merge: those that some token of the vocabulary straddles.
-
-    Args:
-        tokens: bytes of every token; one may begin or end within a character.
-        points: the code points that are asked about.
-
-    Returns:
-        left, right, table: the border of characters a and b is straddled if `table[left[a], right[b]]`;
-        left and right group characters that behave alike, uint16 [0x110000]; table is bool [groups, groups].
-    """
-    by_start: dict[bytes, list[int]] = {}
-    by_end: dict[bytes, list[int]] = {}
-    for point in points:
-        encoded = chr(point).encode("utf-8")
-        for length in range(1, len(encoded) + 1):
-            by_start.setdefault(encoded[:length], []).append(point)
-            by_end.setdefault(encoded[-length:], []).append(point)
-    pairs = {
-        (token[before:border], token[border:after])
-        for token in tokens
-        for before, border, after in _inner_borders(token)
-        if token[before:border] in by_end and token[border:after] in by_start
-    }
-    left, left_groups = _groups(sorted({end for end, _ in pairs}), by_end)
-    right, right_groups = _groups(sorted({start for _, start in pairs}), by_start)
-    table = np.zeros((int(left.max()) + 1, int(right.max()) + 1), dtype=np.bool_)
-    for end, start in pairs:
-        table[np.ix_(left_groups[end], right_groups[start])] = True
-    return left, right, table
-
-
-def _inner_borders(token: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start of the character before, border, end of the character after) for each border within a token."""
-    inner = [i for i in range(1, len(token)) if not 0x80 <= token[i] < 0xC0]
-    return zip([0, *inner], inner, [*inner[1:], len(token)])
-
-
-def _groups(
-    parts: list[bytes], characters: dict[bytes, list[int]]
-) -> tuple[npt.NDArray[np.uint16], dict[bytes, list[int]]]:
-    """(group of each code point, 0 where no part fits; the groups that each part fits)."""
-    fitting: dict[int, list[int]] = {}
-    for number, part in enumerate(parts):
-        for point in characters[part]:
-            fitting.setdefault(point, []).append(number)
-    names: dict[tuple[int, ...], int] = {}
-    group = np.zeros(0x110000, dtype=np.uint16)
-    for point, numbers in fitting.items():
-        group[point] = names.setdefault(tuple(numbers), len(names) + 1)
-    groups: dict[bytes, list[int]] = {part: [] for part in parts}
-    for fits, name in names.items():
-        for number in fits:
-            groups[parts[number]].append(name)
-    return group, groups
 
 
 def _class_table(separator: str) -> npt.NDArray[np.uint8]:

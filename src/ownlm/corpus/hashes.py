@@ -7,10 +7,10 @@ character: about five English words or eight Chinese characters, so that one rul
 
 from __future__ import annotations
 
-import array
 import hashlib
 import importlib.util
 import string
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,13 +19,16 @@ from ownlm.seeds import derive
 
 SHINGLE = 24  # bytes; = 16 + 8, so that the doubling hash needs five steps
 PERMUTATIONS = 96  # standard error of the estimate at 0.8: sqrt(0.8 * 0.2 / 96) = 0.04
-ROW = 2**18  # shingles hashed at a time: the scratch arrays stay in a core's cache
+ROW = 2**16  # shingles hashed at a time: the scratch arrays stay in a core's cache
 SEPARATOR = 0xFF  # never part of UTF-8
 
 # Case, spaces and ASCII punctuation do not make two texts different.
 _FOLD = bytes(b + 32 if 65 <= b <= 90 else b for b in range(256))
 _DELETE = bytes(range(33)) + string.punctuation.encode() + b"\x7f"
 
+_pack = struct.Struct(
+    f"{PERMUTATIONS}I"
+).pack  # rensa gives lists of integers alone; this is the quickest way
 NO_KEY = np.uint64(0)
 _MIX_1, _MIX_2 = (
     np.uint64(0xBF58476D1CE4E5B9),
@@ -82,38 +85,38 @@ def signatures(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     starts = np.append(0, ends[:-1] + 1)
     windows = ends - starts - (SHINGLE - 1)
     chosen = np.flatnonzero(windows > 0)
-    rows = [
-        (text, begin, min(begin + ROW, int(starts[text] + windows[text])))
-        for text in chosen.tolist()
-        for begin in range(int(starts[text]), int(starts[text] + windows[text]), ROW)
-    ]
-    if not rows:
+    if not len(chosen):
         return np.zeros((0, PERMUTATIONS), np.uint32), np.zeros(0, np.int64)
+    # Rows of at most ROW windows: a long text has several.
+    several = -(-windows[chosen] // ROW)
+    owners = np.repeat(chosen, several)
+    nth = np.arange(len(owners)) - np.repeat(np.cumsum(several) - several, several)
+    begins = starts[owners] + nth * ROW
+    rows = np.stack([begins, np.minimum(begins + ROW, starts[owners] + windows[owners])], axis=1)
     digests = _digest(codes, rows)
-    owners = np.array([row[0] for row in rows])
     first = np.flatnonzero(np.diff(owners, prepend=-1))
     if len(first) < len(rows):  # the signature of a union is the minimum of the signatures
         digests = np.minimum.reduceat(digests, first, axis=0)
     return digests, owners[first]
 
 
-def _digest(codes: np.ndarray, rows: list[tuple[int, int, int]]) -> np.ndarray:
-    """Signatures of rows (text, first window, end) of the folded bytes: uint32 [rows, PERMUTATIONS]."""
+def _digest(codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Signatures of rows (first window, end) of the folded bytes: uint32 [rows, PERMUTATIONS]."""
     import rensa
 
-    found: list[array.array[int]] = []
+    found: list[bytes] = []
     begin = 0
     while begin < len(rows):
-        end = begin + 1
-        while end < len(rows) and rows[end][2] - rows[begin][1] <= ROW:
-            end += 1
-        first, stop = rows[begin][1], rows[end - 1][2]
+        first = int(rows[begin, 0])
+        end = max(int(np.searchsorted(rows[:, 1], first + ROW, side="right")), begin + 1)
+        stop = int(rows[end - 1, 1])
         hashes, place = _shingle_hashes(codes[first : stop + SHINGLE - 1])
-        bounds = np.array([(row[1] - first, row[2] - first) for row in rows[begin:end]])
-        edges = np.searchsorted(place, bounds)  # which of the character-aligned windows belong to each row
+        edges = np.searchsorted(
+            place, rows[begin:end] - first
+        )  # which of the character-aligned windows belong to each row
         tokens, offsets = _gather(hashes, edges)
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(tokens, offsets, PERMUTATIONS, 1)
-        found += [array.array("I", row) for row in matrix.to_rows()]
+        found += [_pack(*row) for row in matrix.to_rows()]
         begin = end
     return np.frombuffer(b"".join(found), np.uint32).reshape(-1, PERMUTATIONS)
 

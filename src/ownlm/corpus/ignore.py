@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +83,16 @@ def _character_class(negation: str, members: str) -> str:
     except re.error:  # such as a range that runs backwards: git lets it match nothing
         return "(?!)"
     return pattern
+
+
+def made_by_program(folder: str) -> str | None:
+    """Why a folder is not entered though no rule names it: what is in it was made by a program."""
+    made = {
+        "virtual environment": ("pyvenv.cfg",),
+        "corpus of ownlm": ("corpus.json", "tokenizer.json"),
+        "run of ownlm": ("run.json", "config.json"),
+    }
+    for what, names in made.items():
+        if all(Path(folder, name).exists() for name in names):
+            return f"{what} (folder not entered)"
+    return None

@@ -1,8 +1,10 @@
-"""Which file is read how: by its extension, its compression by the first bytes."""
+"""Which file is read how: by its extension, its compression by the first bytes; what would read the others."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 from functools import cache
 from pathlib import PurePath
 
@@ -23,7 +25,12 @@ BINARY_KINDS = OFFICE_KINDS | {"parquet"}
 COMPRESSION_SUFFIX = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}
 MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
-ARCHIVES = frozenset({".tar", ".tgz", ".txz", ".tbz2", ".tzst", ".zip", ".7z", ".rar", ".jar", ".whl"})
+ARCHIVES = {  # and what unpacks them into the folder they lie in
+    **dict.fromkeys((".tar", ".tgz", ".txz", ".tbz2", ".tzst"), "tar xf FILE -C FOLDER"),
+    **dict.fromkeys((".zip", ".jar", ".whl"), "unzip FILE -d FOLDER"),
+    ".7z": "7z x FILE -oFOLDER",
+    ".rar": "unrar x FILE FOLDER/",
+}
 _NOT_TEXT = {
     "image": ".png .jpg .jpeg .gif .bmp .tif .tiff .webp .ico .heic .psd",
     "audio": ".mp3 .wav .flac .ogg .m4a .aac .opus",
@@ -57,3 +64,9 @@ def suffix_of(name: str, compressed: bool = False) -> str:
 def installed(package: str) -> bool:
     """Whether an optional package can be imported (it is not imported here)."""
     return importlib.util.find_spec(package) is not None
+
+
+def with_file(do: str, path: str) -> str:
+    """A command for `FILE` (and the `FOLDER` it lies in) as it is typed for one path."""
+    quoted = {"FOLDER": str(PurePath(path).parent), "FILE.utf8.txt": f"{path}.utf8.txt", "FILE": path}
+    return re.sub(r"FOLDER|FILE(\.utf8\.txt)?", lambda found: shlex.quote(quoted[found[0]]), do)

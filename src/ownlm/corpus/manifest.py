@@ -64,11 +64,22 @@ def claim(settings: PrepareSettings, inputs: str | None) -> bool:
             why="A corpus gets a folder of its own; nothing was changed.",
             do=f"-o {folder}/corpus",
         )
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        do = "-o with a folder that you may write to"
+        raise UsageError(f"cannot be made: {error.strerror}.", where=folder, do=do) from None
     command = work / f"{COMMAND}.partial"
     command.write_text(json.dumps(settings.content(), ensure_ascii=False), encoding="utf-8")
     command.replace(work / COMMAND)
     return False
+
+
+def release(settings: PrepareSettings) -> None:
+    """Let any command go on from what is there: the one that made it was refused."""
+    command = settings.output / WORK / COMMAND
+    if command.exists():
+        command.write_text("null", encoding="utf-8")
 
 
 def _finished(settings: PrepareSettings, inputs: str | None) -> bool:
@@ -105,7 +116,7 @@ def _finished(settings: PrepareSettings, inputs: str | None) -> bool:
 
 def _same_command(settings: PrepareSettings, work: Path) -> None:
     before = json.loads((work / COMMAND).read_text(encoding="utf-8"))
-    differ = differences(before, settings.content())
+    differ = "" if before is None else differences(before, settings.content())
     if differ and not (settings.overwrite or settings.renew):
         raise Refused(
             f"holds a half-made corpus of another command ({differ}).",
@@ -125,7 +136,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (
+        " ".join(map(str, value)) if isinstance(value, list) else "not given" if value is None else str(value)
+    )
 
 
 def corpus_hash(tokenizer_sha256: str, splits: Mapping[str, Any]) -> str:

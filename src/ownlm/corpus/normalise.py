@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 from ownlm.console.errors import missing_extra
 
@@ -20,6 +21,13 @@ KINDS = {
     "composed to NFC": "texts whose letters and accents were joined",
     "mojibake repaired": "texts that ftfy changed",
 }
+
+
+def is_normal(texts: Sequence[str]) -> bool:
+    """Whether `normalise` changes none of these texts; one look at all of them."""
+    # A line end between two texts: no letter and accent of different texts come together.
+    joined = "\n".join(texts)
+    return not _UNWANTED.search(joined) and unicodedata.is_normalized("NFC", joined)
 
 
 def normalise(text: str, *, fix_mojibake: bool = False) -> tuple[str, dict[str, int]]:

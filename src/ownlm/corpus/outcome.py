@@ -13,11 +13,12 @@ import numpy as np
 
 from ownlm import __version__
 from ownlm.corpus.catalogue import EXACT, GROUP, NEAR, Catalogue, Decisions
-from ownlm.corpus.discover import Found, SourceFile
+from ownlm.corpus.discover import Found, SourceFile, valid_name
+from ownlm.corpus.kinds import with_file
+from ownlm.corpus.parts import Flow, Part
 from ownlm.corpus.sample import Vocabulary
 from ownlm.corpus.settings import PrepareSettings
 from ownlm.corpus.shards import FORMAT, SPLITS, Corpus
-from ownlm.corpus.staging import Flow, Part
 from ownlm.corpus.tokenizer import Tokenizer
 
 REASONS = {
@@ -100,13 +101,14 @@ def fate_totals(catalogue: Catalogue, decisions: Decisions) -> tuple[list[int], 
 
 
 def describe_sources(found: Found, files: Sequence[SourceFile], parts: Sequence[Part]) -> dict[str, Any]:
-    """The manifest's "sources": files and bytes, read and not read."""
+    """The manifest's "sources": files and bytes, read and not read; every byte is in one of the two."""
     not_read: list[dict[str, Any]] = [
         {
             "reason": group.reason,
             "files": group.files,
             "bytes": group.bytes,
-            "do": group.do,
+            "examples": [valid_name(path) for path in group.examples],
+            "do": with_file(group.do, valid_name(group.examples[0])),
             "by_rule": group.by_rule,
         }
         for group in found.not_read
@@ -115,14 +117,17 @@ def describe_sources(found: Found, files: Sequence[SourceFile], parts: Sequence[
     for part in parts:
         for reason, count, size, do in part.meta["not_read"]:
             entry = refused.setdefault(
-                reason, {"reason": reason, "files": 0, "bytes": 0, "do": do, "by_rule": False}
+                reason,
+                {"reason": reason, "files": 0, "bytes": 0, "examples": [], "do": "", "by_rule": False},
             )
             entry["files"] += count
             entry["bytes"] += size
-    not_read += sorted(refused.values(), key=lambda entry: (-entry["bytes"], entry["reason"]))
+            entry["do"] = entry["do"] or do
+    not_read = sorted([*not_read, *refused.values()], key=lambda entry: (-entry["bytes"], -entry["files"]))
     return {
         "files": len(files),
-        "bytes": sum(part.meta["source_bytes"] for part in parts),
+        "bytes": sum(part.meta["source_bytes"] for part in parts)
+        - sum(entry["bytes"] for entry in refused.values()),
         "bytes_not_read": sum(entry["bytes"] for entry in not_read if not entry["by_rule"]),
         "not_read": not_read,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import numpy as np
 from ownlm.corpus import workers
 from ownlm.corpus.catalogue import BOTH, TRAIN, VALIDATION, Catalogue
 from ownlm.corpus.encode import Encoder
+from ownlm.corpus.parts import STAGED, ending_of, read_texts
 from ownlm.corpus.shards import INDEX_DTYPE, SPLITS, token_dtype
 from ownlm.corpus.split import tail_cut
-from ownlm.corpus.staging import STAGED, ending_of, read_texts
 
 PIECE_BYTES = (
     4 * 2**20
@@ -101,6 +102,22 @@ def _sides(
     rows: np.ndarray, fate: np.ndarray, texts: list[bytes], tail: float
 ) -> dict[str, tuple[list[bytes], np.ndarray]]:
     """Texts and index rows (without tokens) of each split."""
+    if np.any(fate == BOTH):
+        return _cut_sides(rows, fate, texts, tail)
+    found = {}
+    for name, code in (("train", TRAIN), ("validation", VALIDATION)):
+        chosen = fate == code
+        index = np.zeros(np.count_nonzero(chosen), INDEX_DTYPE)
+        for column in ("bytes", "source", "line", "part"):
+            index[column] = rows[column][chosen]
+        found[name] = (list(itertools.compress(texts, chosen.tolist())), index)
+    return found
+
+
+def _cut_sides(
+    rows: np.ndarray, fate: np.ndarray, texts: list[bytes], tail: float
+) -> dict[str, tuple[list[bytes], np.ndarray]]:
+    """The same where documents are cut in two."""
     entries: dict[str, tuple[list[bytes], list[tuple[int, ...]]]] = {name: ([], []) for name in SPLITS}
 
     def add(name: str, text: bytes, source: int, line: int, part: int) -> None:
@@ -124,7 +141,9 @@ def _sides(
 
 def _encode(encoder: Encoder, texts: list[bytes], index: np.ndarray) -> np.ndarray:
     """Ids of the texts, each after the end token; fills in `start` and `tokens` of the index rows."""
-    ids, lengths = encoder.encode_stream([text.decode("utf-8") for text in texts])
+    # Cleaned texts hold no U+0000; decoding all at once is quicker than each.
+    decoded = b"\0".join(texts).decode("utf-8").split("\0") if texts else []
+    ids, lengths = encoder.encode_stream(decoded)
     index["tokens"] = lengths
     index["start"] = np.cumsum(lengths) - lengths
     return ids.astype(token_dtype(encoder.tokenizer.vocab_size))

@@ -6,7 +6,6 @@ went into it. Going on after a kill is running again: what is there is not done 
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ownlm.console.errors import Interrupted, OwnlmError, Refused
+from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError, is_disk_full
 from ownlm.console.progress import Progress
 from ownlm.corpus import manifest, outcome, overlap, pieces
 from ownlm.corpus.catalogue import Catalogue, Decisions
@@ -26,13 +25,16 @@ from ownlm.corpus.decide import decide
 from ownlm.corpus.discover import Found, SourceFile, discover
 from ownlm.corpus.filters import known
 from ownlm.corpus.outcome import Outcome
+from ownlm.corpus.parts import Part, ending_of
 from ownlm.corpus.readers import plan_tasks
 from ownlm.corpus.sample import Vocabulary, load_given, make_vocabulary
 from ownlm.corpus.settings import PrepareSettings, key
 from ownlm.corpus.shards import INDEX_DTYPE, MANIFEST, SPLITS, Corpus, ShardWriter, token_dtype
-from ownlm.corpus.staging import Part, StageTask, ending_of, fingerprint, stage
-from ownlm.corpus.workers import Workers, cores
+from ownlm.corpus.staging import StageTask, fingerprint, stage
+from ownlm.corpus.train_tokenizer import check_vocab_size
+from ownlm.corpus.workers import ONE_PROCESS, Workers, ahead, cores
 
+EXPANSION = 3  # of compressed text: Chinese in xz has 2.2, English 3 to 4
 MIN_BYTES = 1000  # less text than this teaches nothing
 AGAIN = "the same command: it goes on where it stopped"
 
@@ -52,7 +54,7 @@ def prepare_corpus(settings: PrepareSettings) -> Outcome:
         what = "interrupted; what was done so far is kept."
         raise Interrupted(what, where=settings.output, do=AGAIN) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_disk_full(error):
             raise
         raise OwnlmError(
             "the disk is full.",
@@ -75,20 +77,22 @@ class _Preparation:
 
     def run(self) -> Outcome:
         """All passes."""
-        load_given(self.settings)  # what is typed wrongly must fail before the work
-        for name in self.settings.filters:
-            known(name)
+        self._check_settings()
         self.found, self.validation_files = self._discover()
         self.files = [*self.validation_files, *self.found.files]
         tasks = self._stage_tasks()
-        first = list(itertools.islice(tasks, 2))  # a missing column is found here
+        alone = self._alone()
+        first = list(itertools.islice(tasks, 1 if alone else 2))  # a missing column is found here
         inputs = manifest.inputs_hash(self.files)
         if manifest.claim(self.settings, inputs):
             return Outcome(Corpus.open(self.settings.output), already=True)
-        # Starting processes takes longer than one task.
-        self.workers = Workers(1 if len(first) < 2 else self.settings.workers or cores())
-        with self.workers:
-            self._make(itertools.chain(first, tasks), inputs)
+        self.workers = Workers(1 if alone or len(first) < 2 else self.settings.workers or cores())
+        try:
+            with self.workers:
+                self._make(itertools.chain(first, tasks), inputs)
+        except (Refused, UsageError):
+            manifest.release(self.settings)  # this command cannot be finished; another one may take its place
+            raise
         manifest.publish(self.final, self.settings.output)
         return Outcome(Corpus.open(self.settings.output), seconds=self.seconds)
 
@@ -117,7 +121,26 @@ class _Preparation:
         manifest.write_json(self.final / manifest.INPUTS, {"sha256": inputs})
         manifest.write_json(self.final / MANIFEST, corpus.manifest)
 
+    def _check_settings(self) -> None:
+        """What is typed wrongly must fail before the work."""
+        if self.settings.workers is not None and self.settings.workers < 1:
+            raise UsageError(
+                f"{self.settings.workers} processes cannot work.", where="--workers", do="--workers 1"
+            )
+        check_vocab_size(self.settings.vocab_size)
+        load_given(self.settings)
+        for name in self.settings.filters:
+            known(name)
+
     # ---- passes
+
+    def _alone(self) -> bool:
+        """Whether one process does all the work."""
+        if self.settings.workers:
+            return self.settings.workers == 1
+        known_sizes = not any(file.stream for file in self.files)
+        text = sum(file.size * (1 if file.compression is None else EXPANSION) for file in self.files)
+        return known_sizes and text < ONE_PROCESS
 
     def _discover(self) -> tuple[Found, list[SourceFile]]:
         """The sources, and the validation files, which are not among them."""
@@ -160,9 +183,12 @@ class _Preparation:
                 paths.append(task.path)
                 yield task
 
+        coming: Iterator[StageTask] = noted()
+        if self.workers.count == 1 and not any(file.stream for file in self.files):
+            coming = ahead(coming)  # decompressing in step with the rest; a pipe may make it wait for ever
         total = sum(file.size for file in self.files)
         with Progress("reading", total) as progress:
-            metas = list(self.workers.map(stage, noted(), progress.update))
+            metas = list(self.workers.map(stage, coming, progress.update))
         return [Part(path, meta) for path, meta in zip(paths, metas)]
 
     def _refuse_too_little(self, parts: list[Part]) -> None:
@@ -183,21 +209,21 @@ class _Preparation:
         why = f"Not used: {'; '.join(reasons[:6])}." if reasons else ""
         if not documents:
             raise Refused(
-                "no readable text.", where=" ".join(self.settings.sources), why=why, do=self._advice()
+                "no readable text.", where=" ".join(self.settings.sources), why=why, do=self._advice(parts)
             )
         what = f"only {size} bytes of text in {documents} document{'s' if documents > 1 else ''}"
         raise Refused(
             f"{what}: too short to learn from (at least {MIN_BYTES:,} are needed).",
             where=" ".join(self.settings.sources),
             why=why,
-            do=self._advice(),
+            do=self._advice(parts),
         )
 
-    def _advice(self) -> str:
-        for group in self.found.not_read:
-            if group.do:
-                return group.do
-        return "ownlm prepare --help (what can be read)"
+    def _advice(self, parts: list[Part]) -> str:
+        """The command that would read the most of what was not read."""
+        not_read = outcome.describe_sources(self.found, self.files, parts)["not_read"]
+        helping = [group["do"] for group in not_read if group["do"]]
+        return helping[0] if helping else "ownlm prepare --help (what can be read)"
 
     def _deciding(self) -> str:
         """The key of all settings that the decisions depend on, beside the documents."""
@@ -207,7 +233,9 @@ class _Preparation:
     def _decide(self, catalogue: Catalogue, decided: str) -> Decisions:
         first = int(catalogue.starts[self.validation_tasks])
         with Progress("comparing") as progress:
-            progress.line(f"comparing {len(catalogue):,} documents …")
+            progress.line(
+                f"comparing {len(catalogue):,} {'document' if len(catalogue) == 1 else 'documents'} …"
+            )
             return Decisions.made(
                 self.work / f"decisions-{decided}",
                 len(catalogue),

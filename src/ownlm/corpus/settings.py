@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ownlm.corpus.discover import valid_name
 from ownlm.corpus.hashes import minhash_available
 from ownlm.corpus.readers import ReadSettings
 from ownlm.corpus.split import Rule
@@ -43,7 +44,7 @@ class PrepareSettings:
         """What decides the content of the corpus, as its manifest holds it."""
         apart = ("output", "workers", "overwrite", "renew")
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: list(map(_valid, value)) if isinstance(value, tuple) else _valid(value)
             for name, value in vars(self).items()
             if name not in apart
         }
@@ -75,6 +76,13 @@ class PrepareSettings:
         return key(
             REVISION, reading.column, reading.documents, reading.group_by, *vars(self.cleaning).values()
         )
+
+
+def _valid(value: Any) -> Any:
+    """A name that is not valid Unicode in a form that can be written; anything else as it is."""
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return valid_name(value)
+    return value
 
 
 def key(*parts: object) -> str:

@@ -56,6 +56,9 @@ class Rule:
                     f"{share!r} is not a share between 0 and 1.", where="--validation", why=USAGE + "."
                 )
             return cls(kind, number)
+        if len(values) == 1 and kind in ("hash", "tail"):
+            do = f"--validation {kind}:{HASH_SHARE if kind == 'hash' else TAIL_SHARE}"
+            raise UsageError(f"{kind} needs a share.", where="--validation", do=do)
         for value in values:
             if value in ("auto", "none") or value.partition(":")[0] in ("hash", "tail"):
                 raise UsageError(

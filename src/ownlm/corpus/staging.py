@@ -1,18 +1,13 @@
 """The first pass: a reading task becomes a staged part on disk: cleaned texts, their hashes and signatures.
 
-A part is files that share a name: `.txt` (UTF-8 texts back to back), `.documents` (`STAGED` rows),
-`.signatures` and `.signed` (MinHash rows, the document of each), `.dropped` (JSON lines), `.json` (counts).
-The last one is written last, all under temporary names first: a part is there whole, or not at all. Its name
-holds a fingerprint of the sources and settings, so that going on after a kill is: skip what is there.
+What a part is, `parts.py` says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +16,13 @@ import numpy as np
 from ownlm.corpus import workers
 from ownlm.corpus.documents import Document, Dropped
 from ownlm.corpus.filters import judge, unfit
-from ownlm.corpus.hashes import PERMUTATIONS, signatures, text_hash
-from ownlm.corpus.normalise import normalise
+from ownlm.corpus.hashes import signatures, text_hash
+from ownlm.corpus.normalise import is_normal, normalise
+from ownlm.corpus.parts import ENDINGS, STAGED, Flow, Part, ending_of
 from ownlm.corpus.readers import ReadTask, read_task
 
-# offset, bytes: place in the .txt; high, low: halves of the text's hash; group: hash of its key, 0 for none;
-# source: position in the list of source files; line, part: where it begins there.
-STAGED = np.dtype(
-    [
-        ("offset", "<u8"),
-        ("bytes", "<u8"),
-        ("high", "<u8"),
-        ("low", "<u8"),
-        ("group", "<u8"),
-        ("source", "<u4"),
-        ("line", "<u4"),
-        ("part", "<u4"),
-    ]
-)
 BATCH_BYTES = 2**20  # texts whose signatures are computed together
-ENDINGS = (".txt", ".documents", ".signatures", ".signed", ".dropped")
+BATCH_CHARACTERS = 2**18  # of texts that are cleaned together
 
 
 @dataclass(frozen=True)
@@ -75,47 +57,6 @@ class StageTask:
     cleaning: Cleaning
 
 
-@dataclass
-class Flow:
-    """Documents and bytes into and out of one step, and what was dropped, by reason."""
-
-    documents_in: int = 0
-    documents_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
-
-    def passed(self, bytes_in: int, bytes_out: int) -> None:
-        self.documents_in += 1
-        self.documents_out += 1
-        self.bytes_in += bytes_in
-        self.bytes_out += bytes_out
-
-    def drop(self, bytes_in: int, reason: str) -> None:
-        self.documents_in += 1
-        self.bytes_in += bytes_in
-        self.dropped[reason] += 1
-
-    def add(self, other: dict[str, Any]) -> None:
-        """Add the counts of another part, as they stand in its JSON."""
-        for name in ("documents_in", "documents_out", "bytes_in", "bytes_out"):
-            setattr(self, name, getattr(self, name) + other[name])
-        self.dropped.update(other["dropped"])
-        self.changed.update(other["changed"])
-
-    def as_dict(self) -> dict[str, Any]:
-        """As the manifest holds it."""
-        return {
-            "documents_in": self.documents_in,
-            "documents_out": self.documents_out,
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-            "dropped": dict(sorted(self.dropped.items())),
-            "changed": dict(sorted(self.changed.items())),
-        }
-
-
 def fingerprint(task: ReadTask, settings: str) -> str:
     """Names a part by what is in it: the settings, the task's bytes, or its files' names, sizes and times."""
     digest = hashlib.blake2b(settings.encode(), digest_size=8)
@@ -140,10 +81,7 @@ def stage(task: StageTask) -> dict[str, Any]:
         return done.meta
     with _Part(task) as part:
         for item in read_task(task.read):
-            if isinstance(item, Dropped):
-                part.not_read(item)
-            else:
-                part.document(item)
+            part.add(item)
     workers.advance(task.read.source_bytes)
     return part.meta
 
@@ -156,10 +94,11 @@ class _Part:
         names = ["read", "normalise", *(f"filter:{name}" for name in task.cleaning.filters)]
         self.flows = {name: Flow() for name in names}
         self.sources: dict[int, list[Any]] = {}
+        self.waiting: list[Document | Dropped] = []
         self.texts: list[bytes] = []
-        self.rows: list[tuple[int, ...]] = []
+        self.kept: list[Document] = []
         self.documents = self.offset = self.held = self.signed = 0
-        self.replaced = 0
+        self.replaced = self.characters = 0
         self.refused: dict[str, list[Any]] = {}
 
     def __enter__(self) -> _Part:
@@ -169,6 +108,7 @@ class _Part:
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         if kind is None:
+            self._clean()
             self._flush()
         for file in self.files.values():
             file.close()
@@ -204,11 +144,50 @@ class _Part:
             counts[0] += 1
             counts[1] += item.bytes
 
+    def add(self, item: Document | Dropped) -> None:
+        """Take what was read; it is cleaned together with what comes after it."""
+        self.waiting.append(item)
+        self.characters += len(item.text) if isinstance(item, Document) else 1
+        if self.characters >= BATCH_CHARACTERS:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Clean all that waits, in its order."""
+        items, self.waiting, self.characters = self.waiting, [], 0
+        documents = [item for item in items if isinstance(item, Document)]
+        self._count_sources(documents)
+        if not self._all_normal([document.text for document in documents]):
+            for item in items:
+                if isinstance(item, Document):
+                    self.document(item)
+                else:
+                    self.not_read(item)
+            return
+        if len(documents) < len(items):
+            for item in items:
+                if isinstance(item, Dropped):
+                    self.not_read(item)
+        texts = [document.text.encode("utf-8") for document in documents]
+        size = sum(map(len, texts))
+        self.flows["read"].passed(size, size, len(texts))
+        self.flows["normalise"].passed(size, size, len(texts))
+        self.replaced += sum(document.replaced for document in documents)
+        self._keep(documents, texts)
+
+    def _all_normal(self, texts: list[str]) -> bool:
+        """Whether every text is kept as it is: most are, and then they need not be looked at one by one."""
+        if self.cleaning.filters or self.cleaning.fix_mojibake:
+            return False
+        return is_normal(texts) and all(texts) and not any(map(str.isspace, texts))
+
+    def _count_sources(self, documents: list[Document]) -> None:
+        for document in documents:
+            source = self.task.source_ids[document.source]
+            if source not in self.sources:
+                self.sources[source] = [0, document.kind, document.encoding]
+            self.sources[source][0] += 1
+
     def document(self, item: Document) -> None:
-        source = self.task.source_ids[item.source]
-        if source not in self.sources:
-            self.sources[source] = [0, item.kind, item.encoding]
-        self.sources[source][0] += 1
         text, changed = normalise(item.text, fix_mojibake=self.cleaning.fix_mojibake)
         data = text.encode("utf-8")
         size = len(data) if text is item.text else len(item.text.encode("utf-8", "surrogatepass"))
@@ -231,31 +210,42 @@ class _Part:
             not_judged = unfit(name, text)
             if not_judged is not None:
                 self.flows[f"filter:{name}"].changed[not_judged] += 1
-        self._keep(item, source, data)
+        self._keep([item], [data])
 
-    def _keep(self, item: Document, source: int, data: bytes) -> None:
-        digest = text_hash(data)
-        high, low = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
-        group = group_hash(item.group)
-        self.rows.append((self.offset, len(data), high, low, group, source, item.line, item.part))
-        self.texts.append(data)
-        self.offset += len(data)
-        self.held += len(data)
+    def _keep(self, documents: list[Document], texts: list[bytes]) -> None:
+        self.kept += documents
+        self.texts += texts
+        self.held += sum(map(len, texts))
         if self.held >= BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        if not self.rows:
+        if not self.texts:
             return
         self.files[".txt"].write(b"".join(self.texts))
-        self.files[".documents"].write(np.array(self.rows, STAGED).tobytes())
+        self.files[".documents"].write(self._rows().tobytes())
         if self.cleaning.near_duplicates:
             found, owners = signatures(self.texts)
             self.files[".signatures"].write(found.tobytes())
             self.files[".signed"].write((owners + self.documents).astype("<u4").tobytes())
             self.signed += len(found)
-        self.documents += len(self.rows)
-        self.texts, self.rows, self.held = [], [], 0
+        self.documents += len(self.texts)
+        self.offset += self.held
+        self.texts, self.kept, self.held = [], [], 0
+
+    def _rows(self) -> np.ndarray:
+        """`STAGED` rows of the documents that are held."""
+        rows = np.zeros(len(self.kept), STAGED)
+        sizes = np.array([len(text) for text in self.texts], np.uint64)
+        rows["offset"] = self.offset + np.cumsum(sizes) - sizes
+        rows["bytes"] = sizes
+        digests = np.frombuffer(b"".join(map(text_hash, self.texts)), "<u8").reshape(-1, 2)
+        rows["high"], rows["low"] = digests.T
+        rows["group"] = [group_hash(document.group) for document in self.kept]
+        rows["source"] = [self.task.source_ids[document.source] for document in self.kept]
+        rows["line"] = [document.line for document in self.kept]
+        rows["part"] = [document.part for document in self.kept]
+        return rows
 
 
 def group_hash(group: str | None) -> int:
@@ -264,57 +254,3 @@ def group_hash(group: str | None) -> int:
         return 0
     digest = hashlib.blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1
-
-
-def ending_of(path: Path, ending: str) -> Path:
-    """A file of the part at `path`."""
-    return path.with_name(path.name + ending)
-
-
-class Part:
-    """A finished part."""
-
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        self.path, self.meta = path, meta
-        self.count: int = meta["documents"]
-
-    @classmethod
-    def find(cls, path: Path) -> Part | None:
-        """The part at `path`, if it is complete."""
-        try:
-            return cls(path, json.loads(ending_of(path, ".json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-
-    @property
-    def text_path(self) -> Path:
-        return ending_of(self.path, ".txt")
-
-    def rows(self) -> np.ndarray:
-        """`STAGED` [documents], read into memory."""
-        return np.fromfile(ending_of(self.path, ".documents"), STAGED)
-
-    def signatures(self) -> np.ndarray:
-        """uint32 [signed, PERMUTATIONS]."""
-        return np.fromfile(ending_of(self.path, ".signatures"), "<u4").reshape(-1, PERMUTATIONS)
-
-    def signed(self) -> np.ndarray:
-        """The document (in this part) of each signature, uint32 [signed]."""
-        return np.fromfile(ending_of(self.path, ".signed"), "<u4")
-
-    def dropped(self) -> Iterator[bytes]:
-        """The JSON lines of what was dropped while reading and cleaning."""
-        with ending_of(self.path, ".dropped").open("rb") as file:
-            yield from file
-
-
-def read_texts(path: Path, rows: np.ndarray) -> list[bytes]:
-    """The texts of consecutive `STAGED` rows of one part."""
-    if not len(rows):
-        return []
-    first = int(rows["offset"][0])
-    ends = (rows["offset"] + rows["bytes"]).tolist()
-    with path.open("rb") as file:
-        file.seek(first)
-        data = file.read(ends[-1] - first)
-    return [data[begin - first : end - first] for begin, end in zip(rows["offset"].tolist(), ends)]

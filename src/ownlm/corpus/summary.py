@@ -65,12 +65,14 @@ def _not_read(sources: dict[str, Any]) -> None:
     ruled = [entry for entry in sources["not_read"] if entry["by_rule"]]
     if unread:
         rows = [
-            (entry["reason"], f"{entry['files']:,}", human_bytes(entry["bytes"]), entry["do"])
+            (entry["reason"], f"{entry['files']:,}", human_bytes(entry["bytes"]), _first(entry))
             for entry in unread[:MOST_REASONS]
         ]
         share = sources["bytes_not_read"] / max(total, 1)
         title = f"Not read: {share:.1%} of the bytes"
-        out.table(title, ["reason", "files", "bytes", "what would read them"], rows, numeric=(1, 2))
+        out.table(
+            title, ["reason", "files", "bytes", "the first, or what would read it"], rows, numeric=(1, 2)
+        )
         if len(unread) > MOST_REASONS:
             out.say(f"and {len(unread) - MOST_REASONS} more reasons (corpus.json has them all)")
     else:
@@ -78,6 +80,11 @@ def _not_read(sources: dict[str, Any]) -> None:
     if ruled:
         names = "; ".join(f"{entry['files']:,} {entry['reason']}" for entry in ruled[:MOST_REASONS])
         out.say(f"skipped     {names}")
+
+
+def _first(entry: dict[str, Any]) -> str:
+    """The command that would read the first of these files, else its path; a reader's are in dropped.jsonl."""
+    return str(entry["do"] or next(iter(entry["examples"]), "see dropped.jsonl"))
 
 
 def sentences(manifest: dict[str, Any]) -> list[str]:
@@ -123,7 +130,8 @@ def _overlap(overlap: dict[str, Any]) -> str:
         f"{_percent(share['value'])} of the validation {n}-grams are in the training text "
         f"(95% interval {_percent(share['low'])} to {_percent(share['high'])}, n = {share['n']:,})"
     )
-    return text + (f"; {whole:,} validation documents are in it as a whole" if whole else "")
+    are = "document is" if whole == 1 else "documents are"
+    return text + (f"; {whole:,} validation {are} in it as a whole" if whole else "")
 
 
 def _percent(share: float) -> str:

@@ -55,10 +55,11 @@ class Tokenizer:
         try:
             self.spec: dict[str, Any] = json.loads(text)
             self._bytes = vocabulary.token_bytes(self.spec)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise Refused(f"not a tokenizer.json ({type(error).__name__}: {error}).", where=where) from None
         try:
             self.backend: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(text)
+            vocabulary.check_added(self.spec, self.backend.token_to_id)
         except Exception as error:  # the library raises nothing narrower for a file that it cannot read
             raise Refused(f"not a tokenizer: {' '.join(str(error).split())[:200]}.", where=where) from None
         self.backend.no_truncation()
@@ -71,25 +72,31 @@ class Tokenizer:
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """The tokenizer in a run folder, a corpus folder, or a `tokenizer.json` file.
 
+        A folder without a `tokenizer.json` may hold GPT-2's vocab.json and merges.txt, sentencepiece's
+        tokenizer.model or BERT's vocab.txt; the ids are the same.
+
         Raises:
             UsageError: nothing there.
-            Refused: the file is not a tokenizer.
+            Refused: the files are not a tokenizer.
         """
+        from ownlm.corpus import tokenizer_files
+        from ownlm.corpus.special_tokens import read_json
+
         given = Path(path)
+        source = None if (given / "tokenizer.json").is_file() else tokenizer_files.find(given)
+        if source is not None:
+            text, config, where = tokenizer_files.build(given, source)
+            return cls(text, config, where=where)
         file = given / "tokenizer.json" if given.is_dir() else given
         if not file.is_file():
             raise UsageError(
-                "no tokenizer.json here." if given.is_dir() else "no such tokenizer.",
+                "no tokenizer here." if given.is_dir() else "no such tokenizer.",
                 where=given,
-                why="A run folder, a corpus folder or a tokenizer.json is needed.",
+                why="A run folder, a corpus folder or a tokenizer.json is needed; a folder with vocab.json and "
+                "merges.txt, tokenizer.model or vocab.txt will do.",
             )
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise Refused(f"larger than {MAX_FILE_BYTES // 10**6} MB: not a tokenizer.json.", where=file)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise Refused("not a tokenizer: the file is not UTF-8 text.", where=file) from None
-        return cls(text, _read_config(file.with_name("tokenizer_config.json")), where=file)
+        text = tokenizer_files.read_text(file, MAX_FILE_BYTES).replace("\r\n", "\n")
+        return cls(text, read_json(file.with_name("tokenizer_config.json")), where=file)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, the first byte for byte as it was read."""
@@ -124,6 +131,37 @@ class Tokenizer:
             why="Documents are separated by it.",
             do='name it in tokenizer_config.json: {"eos_token": "..."}',
         )
+
+    @cached_property
+    def prefix_ids(self) -> list[int]:
+        """What is put before a prompt.
+
+        <|endoftext|> with our own tokenizers; else what the file's post-processor puts in front of a text:
+        nothing for GPT-2, <s> for Llama, [CLS] for BERT.
+        """
+        if self.ours:
+            return [self.eos_id]
+        return vocabulary.prefix(self.spec.get("post_processor"))
+
+    @cached_property
+    def start_id(self) -> int:
+        """The token before the first scored token of a text: the last of the prefix, else what begins a text."""
+        if self.prefix_ids:
+            return self.prefix_ids[-1]
+        for name in (_content(self.config.get("bos_token")), "<s>", "<bos>"):
+            index = self._id_of(name)
+            if index is not None:
+                return index
+        return self.eos_id
+
+    @cached_property
+    def ours(self) -> bool:
+        """Whether it was trained here: every document, and so every prompt, starts with <|endoftext|>."""
+        return self.type != "given"
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """What a model reads of a text that it shall continue, prefix included; never empty."""
+        return [*self.prefix_ids, *self.encode(text).tolist()] or [self.start_id]
 
     @cached_property
     def pad_id(self) -> int:
@@ -188,6 +226,14 @@ class Tokenizer:
             return fast.encode(text)
         return self.encode_slowly(text)
 
+    def encode_whole(self, text: str, *, specials: bool = False) -> tokenizers.Encoding:
+        """A text with what the tokenizer puts around it ([CLS] … [SEP]), for models that read a whole text.
+
+        `special_tokens_mask` is 1 at what was put there; `offsets` are places in the text in characters.
+        """
+        backend = self._honouring_specials if specials else self.backend
+        return backend.encode(without_surrogates(text), add_special_tokens=True)
+
     @cached_property
     def _honouring_specials(self) -> tokenizers.Tokenizer:
         import tokenizers
@@ -250,15 +296,3 @@ def _content(token: Any) -> str | None:
 
 def _rebuild(text: str, config: dict[str, Any], where: str) -> Tokenizer:
     return Tokenizer(text, config, where=where)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise Refused(f"not a JSON file: {error}", where=file) from None
-    if not isinstance(config, dict):
-        raise Refused("not a tokenizer configuration: a JSON object is expected.", where=file)
-    return config

@@ -38,6 +38,17 @@ class Training:
     why: str
 
 
+def check_vocab_size(vocab_size: int | None) -> None:
+    """Raise UsageError for a vocabulary too small for the special tokens and the bytes."""
+    if vocab_size is not None and vocab_size < RESERVED:
+        raise UsageError(
+            f"a vocabulary of {vocab_size} is too small.",
+            where="--vocab-size",
+            why=f"{len(SPECIAL_TOKENS)} special tokens and 256 bytes are always in it.",
+            do=f"--vocab-size {max(512, RESERVED)}",
+        )
+
+
 def train_tokenizer(
     texts: Iterable[str], *, vocab_size: int | None, kind: Kind = "bpe", corpus_bytes: int
 ) -> Tokenizer:
@@ -53,13 +64,7 @@ def train_tokenizer(
         Refused: the sample is empty.
         UsageError: a vocabulary too small for the bytes.
     """
-    if vocab_size is not None and vocab_size < RESERVED:
-        raise UsageError(
-            f"a vocabulary of {vocab_size} is too small.",
-            where="--vocab-size",
-            why=f"{len(SPECIAL_TOKENS)} special tokens and 256 bytes are always in it.",
-            do=f"--vocab-size {max(512, RESERVED)}",
-        )
+    check_vocab_size(vocab_size)
     sample = list(pieces(texts))
     sample_bytes = sum(len(piece.encode()) for piece in sample)
     if not sample_bytes:

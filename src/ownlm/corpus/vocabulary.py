@@ -6,7 +6,7 @@ Decoded text cannot give them: a token may hold part of a character, and `decode
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 MAX_VOCABULARY = 4_000_000  # the largest published vocabulary is about 1,000,000
@@ -49,9 +49,7 @@ def token_bytes(spec: dict[str, Any]) -> list[bytes]:
     """
     vocabulary = model_vocabulary(spec)
     added = {token["id"]: token for token in spec.get("added_tokens", [])}
-    size = max([*vocabulary.values(), *added, -1]) + 1
-    if not 0 < size <= MAX_VOCABULARY or min([*vocabulary.values(), *added]) < 0:
-        raise ValueError(f"ids run up to {size - 1}, at most {MAX_VOCABULARY - 1} are read")
+    size = check_ids([*vocabulary.items(), *((t["content"], t["id"]) for t in spec.get("added_tokens", []))])
     table = [b""] * size
     convert = _converter(spec)
     for token, index in vocabulary.items():
@@ -59,6 +57,48 @@ def token_bytes(spec: dict[str, Any]) -> list[bytes]:
     for index, token in added.items():
         table[index] = b"" if token["special"] else token["content"].encode("utf-8", "replace")
     return table
+
+
+def check_ids(pairs: Iterable[tuple[str, int]]) -> int:
+    """How many ids tokens need (the largest + 1).
+
+    Some published vocabularies have a few ids without a token; more holes than tokens are a damaged file.
+
+    Args:
+        pairs: (token, id); a token may come twice with the same id.
+
+    Raises:
+        ValueError: no ids, ids out of range, two tokens with one id, one token with two ids, most ids missing.
+    """
+    ids: dict[str, int] = {}
+    tokens: dict[int, str] = {}
+    for token, index in pairs:
+        if type(index) is not int or not 0 <= index < MAX_VOCABULARY:
+            raise ValueError(f"the id of {token[:60]!r} is {index!r}; 0 to {MAX_VOCABULARY - 1} are read")
+        if tokens.setdefault(index, token) != token:
+            raise ValueError(f"{tokens[index][:60]!r} and {token[:60]!r} have both the id {index}")
+        if ids.setdefault(token, index) != index:
+            raise ValueError(f"{token[:60]!r} has the ids {ids[token]} and {index}")
+    if not ids:
+        raise ValueError("there are no tokens")
+    size = max(tokens) + 1
+    if size > 2 * len(tokens):
+        raise ValueError(f"ids run up to {size - 1}, and there are {len(tokens)} tokens")
+    return size
+
+
+def check_added(spec: dict[str, Any], token_to_id: Callable[[str], int | None]) -> None:
+    """Refuse an added token that claims another id than the library gives it.
+
+    Raises:
+        ValueError: the token is not in the vocabulary, and its id is not the next one.
+    """
+    for token in spec.get("added_tokens", []):
+        got = token_to_id(token["content"])
+        if got != token["id"]:
+            raise ValueError(
+                f"the added token {token['content'][:60]!r} claims the id {token['id']}, and gets {got}"
+            )
 
 
 def _converter(spec: dict[str, Any]) -> Callable[[str], bytes]:
@@ -111,6 +151,26 @@ def leading_spaces_stripped(spec: dict[str, Any]) -> int:
         if part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never":
             return 1
     return 1 if spec["model"].get("type") == "WordPiece" else 0
+
+
+def prefix(post_processor: dict[str, Any] | None) -> list[int]:
+    """The ids that a post-processor puts before a single text.
+
+    Args:
+        post_processor: that section of a `tokenizer.json`.
+    """
+    found: list[int] = []
+    for part in parts(post_processor, "processors"):
+        if part["type"] in ("BertProcessing", "RobertaProcessing"):
+            found = [part["cls"][1], *found]
+        elif part["type"] == "TemplateProcessing":
+            before: list[int] = []
+            for step in part["single"]:
+                if "Sequence" in step:
+                    break
+                before += part["special_tokens"][step["SpecialToken"]["id"]]["ids"]
+            found = before + found
+    return found
 
 
 def kind(spec: dict[str, Any], special_tokens: Sequence[str]) -> str:

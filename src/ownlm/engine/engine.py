@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import abc, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ownlm.console.errors import Refused, UsageError
+from ownlm.engine.backend import Backend, Place
 from ownlm.engine.requests import Event, FinishReason, Request, SamplingSettings
 from ownlm.engine.sampling import choose, log_probabilities, most_probable
 from ownlm.engine.scoring import Window, score_windows
-from ownlm.engine.torch_backend import Row, Tile, TorchBackend
-
-if TYPE_CHECKING:
-    from ownlm.model.transformer import Transformer
+from ownlm.engine.torch_backend import TorchBackend
+from ownlm.model.transformer import Transformer
 
 MAX_ROWS = 64  # sequences that run at the same time; the others wait
 PROMPT_TOKENS_PER_STEP = 2048  # new prompts (one at least) may hold up the running sequences by this much
@@ -39,7 +38,7 @@ class Sequence:
     ids: npt.NDArray[np.int64]
     length: int
     limit: int
-    row: Row | None = None
+    row: Place | None = None
 
     @property
     def seen(self) -> npt.NDArray[np.int64]:
@@ -51,7 +50,8 @@ class Engine:
     """Generates and scores with one model; knows only token ids.
 
     Args:
-        model: the weights; neither changed nor moved (a copy is made for another dtype or device).
+        model: the weights; neither changed nor moved (a copy is made for another dtype or device). Or a backend
+            that has its own: then dtype, device, max_context and tile_rows are its own, too.
         dtype: "auto": the weights' own, but fp32 on a CPU without bf16 arithmetic; "float32", "bfloat16".
         device: "cpu", "cuda", "mps"; None: where the model is.
         max_context: the window, prompt and answer together; None: what the model was made for.
@@ -61,7 +61,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Transformer | Backend,
         *,
         dtype: str = "auto",
         device: str | None = None,
@@ -69,7 +69,11 @@ class Engine:
         max_rows: int = MAX_ROWS,
         tile_rows: int | None = None,
     ) -> None:
-        self.backend = TorchBackend(model, dtype, device, max_context, tile_rows)
+        self.backend: Backend = (
+            TorchBackend(model, dtype, device, max_context, tile_rows)
+            if isinstance(model, Transformer)
+            else model
+        )
         self.max_context, self.max_rows = self.backend.max_context, max_rows
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
@@ -93,7 +97,7 @@ class Engine:
         """Length at which the sequences of a request end."""
         if len(ids) == 0:
             raise UsageError("a prompt needs at least one token.", where="prompt")
-        vocabulary = self.backend.config.vocab_size
+        vocabulary = self.backend.vocab_size
         if ids.min() < 0 or ids.max() >= vocabulary:
             raise UsageError(f"token ids lie between 0 and {vocabulary - 1:,}.", where="prompt")
         if len(ids) >= self.max_context:
@@ -109,8 +113,9 @@ class Engine:
                 where="max_length",
                 do="a larger max_length, or max_new_tokens",
             )
-        asked = settings.max_length or len(ids) + (settings.max_new_tokens or self.max_context)
-        return min(asked, self.max_context)
+        longest = self.backend.longest(len(ids))
+        asked = settings.max_length or len(ids) + (settings.max_new_tokens or longest)
+        return min(asked, longest)
 
     @property
     def busy(self) -> bool:
@@ -128,7 +133,7 @@ class Engine:
 
     def _decode(self) -> list[Event]:
         events: list[Event] = []
-        by_tile: dict[int, tuple[Tile, list[Sequence]]] = {}
+        by_tile: dict[int, tuple[Any, list[Sequence]]] = {}
         for sequence in self._running:
             assert sequence.row is not None
             by_tile.setdefault(id(sequence.row.tile), (sequence.row.tile, []))[1].append(sequence)

@@ -64,6 +64,8 @@ def score_windows(
         top: how many of the most probable tokens to return for each place.
         autocast: bf16 matrix products (less exact, about three digits).
     """
+    # A model of transformers may have a bound of its own: logits of whole batches.
+    batch_tokens = min(batch_tokens, getattr(model, "most_tokens", batch_tokens))
     group: list[Window] = []
     held = 0
     for window in windows:

@@ -77,7 +77,7 @@ class TorchBackend:
     ) -> None:
         weight = model.embedding.weight
         self.device = weight.device if device is None else torch.device(device)
-        self.dtype = _chosen_dtype(dtype, weight.dtype, self.device)
+        self.dtype = chosen_dtype(dtype, weight.dtype, self.device)
         if weight.dtype != self.dtype or weight.device != self.device:
             model = copy.deepcopy(model).to(device=self.device, dtype=self.dtype)
         self.model = model
@@ -92,6 +92,15 @@ class TorchBackend:
         self.max_context = max_context or made_for
         self.tile_rows = tile_rows or (CPU_TILE if self.device.type == "cpu" else GPU_TILE)
         self.tiles: list[Tile] = []
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return self.config.vocab_size
+
+    def longest(self, prompt_tokens: int) -> int:
+        """Prompt and answer share the context window, whatever the prompt."""
+        return self.max_context
 
     @torch.inference_mode()
     def prefill(self, ids: npt.NDArray[np.int64]) -> Prefilled:
@@ -160,7 +169,8 @@ def _keys_and_values(to: KeyValueCache, source: KeyValueCache) -> list[tuple[tor
     return [(to.keys_LBHSD, source.keys_LBHSD), (to.values_LBHSD, source.values_LBHSD)]
 
 
-def _chosen_dtype(dtype: str, own: torch.dtype, device: torch.device) -> torch.dtype:
+def chosen_dtype(dtype: str, own: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of the weights in memory; `own` is what "auto" takes where the device multiplies it."""
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" and not bf16_pays() else own
     if dtype not in DTYPES:

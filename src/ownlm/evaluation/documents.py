@@ -21,11 +21,17 @@ ENCODED_TOGETHER = 256  # texts
 
 
 class Text(NamedTuple):
-    """A normalised text and where it comes from (`name` and the line in it, counted from 1)."""
+    """A normalised text and where it comes from.
+
+    Args:
+        name, line: its file and the line in it, counted from 1.
+        is_row: it is a row of a table (JSON Lines, CSV, Parquet, …): its line ends are not those of the file.
+    """
 
     name: str
     line: int
     text: str
+    is_row: bool = False
 
 
 class Encoded(NamedTuple):
@@ -42,6 +48,7 @@ def read_texts(words: Sequence[str]) -> Iterator[Text]:
     """
     from ownlm.corpus.discover import discover, explain
     from ownlm.corpus.documents import Dropped
+    from ownlm.corpus.kinds import ROW_KINDS
     from ownlm.corpus.readers.settings import ReadSettings
     from ownlm.corpus.readers.tasks import read_file
 
@@ -56,7 +63,7 @@ def read_texts(words: Sequence[str]) -> Iterator[Text]:
             if text.isspace() or not text:
                 dropped["empty text"] += 1
                 continue
-            yield Text(item.source, item.line, text)
+            yield Text(item.source, item.line, text, item.kind in ROW_KINDS)
     for reason, files, _, do in explain(found.not_read):
         out.say(f"not read: {files:,} files, {reason}" + (f" ({do})" if do else ""))
     for reason, count in dropped.items():
@@ -71,7 +78,7 @@ def normalised(text: str) -> str:
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Encoded]:
-    """Texts as tokens, <|endoftext|> before each."""
+    """Texts as tokens, the tokenizer's start token before each (with ours <|endoftext|>)."""
     batch: list[str] = []
     for text in texts:
         batch.append(text)
@@ -85,7 +92,7 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[Encoded]:
     if not texts:
         return
     for text, ids in zip(texts, tokenizer.encode_batch(texts)):
-        yield Encoded(np.concatenate([[tokenizer.eos_id], ids]).astype(np.int64), text.encode())
+        yield Encoded(np.concatenate([[tokenizer.start_id], ids]).astype(np.int64), text.encode())
 
 
 def held_out(split: Split) -> Iterator[Encoded]:

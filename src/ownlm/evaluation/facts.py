@@ -18,6 +18,7 @@ NGRAM_BYTES = (
 )
 GENERATED_TEXTS, GENERATED_TOKENS = 24, 128
 SWAPS = 500
+LEAST = 20  # pairs or prompts; a share of fewer says too little
 
 
 def collect(run: Path, corpus: Corpus, seed: int) -> dict[str, Any]:
@@ -33,18 +34,15 @@ def collect(run: Path, corpus: Corpus, seed: int) -> dict[str, Any]:
 
     model = load(run)
     samples = [line for line in read_log(run / "log.jsonl") if line["kind"] == "sample"]
-    facts = [
-        fact
-        for fact in (
-            _bits(model, corpus),
-            _swaps(model, corpus, seed),
-            _completions(model, corpus, seed),
-            _novelty(model, corpus, seed),
-        )
-        if fact is not None
-    ]
+    measured = {
+        "bits per byte": _bits(model, corpus),
+        "true line preferred": _swaps(model, corpus, seed),
+        "completions that parse": _completions(model, corpus, seed),
+        "new, not copied": _novelty(model, corpus, seed),
+    }
     content = {
-        "facts": facts,
+        "facts": [fact for fact in measured.values() if isinstance(fact, dict)],
+        "left_out": [{"name": name, "why": why} for name, why in measured.items() if isinstance(why, str)],
         "prompt": samples[-1]["prompt"] if samples else "",
         "samples": [{"seconds": line["seconds"], "text": line["text"]} for line in samples],
     }
@@ -59,19 +57,25 @@ def _texts(split: Split, limit: int | None = None) -> Iterator[str]:
         if limit is not None and done > limit:
             return
         text = split.document_text(number)
-        done += len(text)
+        done += len(text.encode())
         yield text
+
+
+def _counter_read(train: Split) -> str:
+    """For notes: how much the 4-gram counters read, when it is not the whole training text."""
+    whole = train.num_bytes <= NGRAM_BYTES
+    return "" if whole else f"; the counter read the first {out.human_bytes(NGRAM_BYTES)}"
 
 
 def _baseline(name: str, value: float | Metric, better: str) -> dict[str, Any]:
     return {"name": name, "value": value, "better": better}
 
 
-def _bits(model: Any, corpus: Corpus) -> dict[str, Any] | None:
+def _bits(model: Any, corpus: Corpus) -> dict[str, Any] | str:
     """Bits per byte of the full validation pass beside gzip and xz of the same text."""
     bits = (model.run.get("result") or {}).get("bits_per_byte")
     if bits is None:
-        return None
+        return "no text is held out"
     compression = Compression()
     for text in _texts(corpus.split("validation")):
         compression.feed(text.encode())
@@ -80,21 +84,19 @@ def _bits(model: Any, corpus: Corpus) -> dict[str, Any] | None:
     return {"name": "bits per byte", "value": bits, "unit": "bits", "baselines": baselines, "note": note}
 
 
-def _swaps(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | None:
+def _swaps(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | str:
     """How often the true line wins over the one with a swapped word."""
     from ownlm.evaluation.swaps import NgramCounter, prefer_true, swap_pairs, word_counts
 
     train = corpus.split("train")
-    pairs = swap_pairs(
-        _texts(corpus.split("validation")), word_counts(_texts(train, NGRAM_BYTES)), SWAPS, seed
-    )
-    if len(pairs) < 20:
-        return None
+    vocabulary = word_counts(_texts(train, NGRAM_BYTES))
+    pairs = swap_pairs(_texts(corpus.split("validation")), vocabulary, model.tokenizer, SWAPS, seed)
+    if len(pairs) < LEAST:
+        return f"{len(pairs)} held-out lines have a word to swap; {LEAST} are needed"
     counter = NgramCounter(_texts(train, NGRAM_BYTES))
     value = prefer_true(model.model, model.tokenizer, pairs, model.context)
-    note = f"{len(pairs)} held-out lines, one word swapped for an equally common one"
-    if train.num_bytes > NGRAM_BYTES:
-        note += f"; the counter read the first {out.human_bytes(NGRAM_BYTES)}"
+    note = f"{len(pairs)} held-out lines, one word swapped for one as common and as long in tokens"
+    note += _counter_read(train)
     baselines = [
         _baseline("4-gram counter", counter.prefer_true(pairs), "higher"),
         _baseline("chance", 0.5, "higher"),
@@ -108,26 +110,43 @@ def _swaps(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | None:
     }
 
 
-def _completions(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | None:
+def _completions(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | str:
     """For Python source: the share of completed functions that parse."""
-    from ownlm.evaluation.completions import function_prompts, parsed_share
+    from ownlm.evaluation.completions import (
+        NEW_TOKENS,
+        counter_share,
+        function_prompts,
+        parsed_share,
+        true_share,
+    )
+    from ownlm.evaluation.ngram_writer import NgramWriter
 
-    prompts = function_prompts(_texts(corpus.split("validation"), NGRAM_BYTES), seed=seed)
-    if len(prompts) < 20:
-        return None
-    value = parsed_share(model.engine, model.tokenizer, prompts, seed)
-    note = "functions of held-out files, completed from their first line"
-    baselines = [_baseline("the files themselves", 1.0, "higher")]
+    tokenizer = model.tokenizer
+    held_out = _texts(corpus.split("validation"), NGRAM_BYTES)
+    prompts = function_prompts(held_out, tokenizer, model.context, seed=seed)
+    if len(prompts) < LEAST:
+        return f"{len(prompts)} Python functions in the held-out text fit the context; {LEAST} are needed"
+    train = corpus.split("train")
+    read = train.num_tokens * min(1.0, NGRAM_BYTES / train.num_bytes)
+    writer = NgramWriter(train.read(0, int(read)))
+    note = (
+        "functions of held-out files, completed from their first line; a text that reaches "
+        f"{NEW_TOKENS} tokens or the end of the window is judged as far as it goes" + _counter_read(train)
+    )
+    baselines = [
+        _baseline("4-gram counter", counter_share(writer, tokenizer, prompts, seed), "higher"),
+        _baseline("the true functions, cut the same way", true_share(tokenizer, prompts), "higher"),
+    ]
     return {
         "name": "completions that parse",
-        "value": value,
+        "value": parsed_share(model.engine, tokenizer, prompts, seed),
         "unit": "share",
         "baselines": baselines,
         "note": note,
     }
 
 
-def _novelty(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | None:
+def _novelty(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | str:
     """New, not copied: generated 8-token runs that are not in the training text, beside held-out real text."""
     from ownlm.engine import Request, SamplingSettings
     from ownlm.evaluation.novelty import RUN_TOKENS, token_chunks, unseen_share
@@ -135,8 +154,10 @@ def _novelty(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | None:
 
     tokenizer, validation = model.tokenizer, corpus.split("validation")
     new = min(GENERATED_TOKENS, model.context - 1)
-    if new < 2 * RUN_TOKENS or validation.num_tokens < 2 * RUN_TOKENS:
-        return None
+    if new < 2 * RUN_TOKENS:
+        return f"a context of {model.context} tokens is too short for texts of {2 * RUN_TOKENS}"
+    if validation.num_tokens < 2 * RUN_TOKENS:
+        return f"fewer than {2 * RUN_TOKENS} held-out tokens"
     settings = SamplingSettings(
         temperature=0.8, max_new_tokens=new, n=GENERATED_TEXTS, stop_token_ids=(tokenizer.eos_id,),
         seed=derive(seed, "novelty") % 2**32,
@@ -147,7 +168,7 @@ def _novelty(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | None:
     train = corpus.split("train")
     generated = [ids for ids in texts.values() if len(ids) >= RUN_TOKENS]
     if not generated:
-        return None
+        return f"the model ended every text before {RUN_TOKENS} tokens"
     value = unseen_share(generated, token_chunks(train), seed=seed)
     pieces = [validation.read(i * new, (i + 1) * new) for i in range(min(200, validation.num_tokens // new))]
     baselines = []
@@ -165,6 +186,8 @@ def show(content: dict[str, Any], corpus: Corpus) -> None:
         beside = ", ".join(f"{b['name']} {_number(b['value'], fact['unit'])}" for b in fact["baselines"])
         rows.append((fact["name"], _number(fact["value"], fact["unit"]), beside, fact["note"]))
     out.table("Facts", ("figure", "this model", "beside", "what it is"), rows)
+    for entry in content["left_out"]:
+        out.say(f"  not measured: {entry['name']}: {entry['why']}")
     bits = next((fact for fact in content["facts"] if fact["name"] == "bits per byte"), None)
     if bits:
         for baseline in bits["baselines"]:

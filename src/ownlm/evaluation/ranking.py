@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ class Ranked:
         candidate: as it was given.
         given: its place in the list that was given, from 1.
         logprob: natural logarithm of its probability after the prompt.
-        bytes: UTF-8 bytes.
+        bytes: UTF-8 bytes of the normalised text, which is what is scored.
         score: what it was ordered by: `logprob`, or logprob / bytes.
     """
 
@@ -62,9 +63,9 @@ def read_candidates(text: str, where: str) -> list[CandidateList]:
     if text.lstrip().startswith("{"):
         lists = list(_json_lines(text, where))
     else:
-        groups = [group.splitlines() for group in text.replace("\r\n", "\n").split("\n\n")]
-        lists = [CandidateList([line for line in group if line.strip()]) for group in groups]
-        lists = [one for one in lists if one.candidates]
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        groups = itertools.groupby(lines, lambda line: bool(line.strip()))
+        lists = [CandidateList(list(group)) for filled, group in groups if filled]
     if not lists:
         raise Refused(
             "there are no candidates.", where=where, do="one candidate a line, a blank line between lists"
@@ -73,14 +74,17 @@ def read_candidates(text: str, where: str) -> list[CandidateList]:
 
 
 def _json_lines(text: str, where: str) -> Iterator[CandidateList]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: a JSON text may hold U+2028, where it would split.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         place = f"{where}:{number}"
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise Refused(f"not a JSON line: {error}.", where=place) from None
+            raise Refused(
+                f"not a JSON line: {error}.", where=place, do='{"candidates": ["…", "…"]}'
+            ) from None
         candidates = row.get("candidates") if isinstance(row, dict) else None
         if (
             not isinstance(candidates, list)
@@ -111,6 +115,9 @@ def rank(
     Args:
         per_byte: order by log-probability a byte: otherwise shorter candidates have an advantage.
     """
+    if hasattr(model, "score_answers"):  # an encoder reads the prompt, a decoder scores the candidate
+        totals = _answer_scores(model, tokenizer, lists)
+        return [_ranked(one, [next(totals) for _ in one.candidates], per_byte) for one in lists]
     ids: list[npt.NDArray[Any]] = []
     firsts: list[int] = []
     for one in lists:
@@ -119,21 +126,32 @@ def rank(
         shared = min(_common(_ids(tokenizer, one.prompt), found) for found in encoded)
         ids += encoded
         firsts += [shared] * len(encoded)
-    scores = score_tokens(model, ids, context=context, stride=stride)
-    totals = iter([float(s.logprobs[first - 1 :].sum()) for s, first in zip(scores, firsts)])
+    # Each text once: equal ones must have equal scores to the last bit.
+    keys = [one.tobytes() for one in ids]
+    unique = dict(zip(keys, ids))
+    scores = dict(zip(unique, score_tokens(model, list(unique.values()), context=context, stride=stride)))
+    totals = iter([float(scores[key].logprobs[first - 1 :].sum()) for key, first in zip(keys, firsts)])
     return [_ranked(one, [next(totals) for _ in one.candidates], per_byte) for one in lists]
+
+
+def _answer_scores(model: Any, tokenizer: Tokenizer, lists: Sequence[CandidateList]) -> Iterator[float]:
+    """The log-probability of every candidate as the answer to its prompt, list after list."""
+    for one in lists:
+        prompt = np.array(tokenizer.encode_whole(normalised(one.prompt)).ids, np.int64)
+        answers = [tokenizer.encode(normalised(candidate)) for candidate in one.candidates]
+        yield from (float(s.sum()) for s in model.score_answers([prompt] * len(answers), answers))
 
 
 def _ranked(one: CandidateList, totals: list[float], per_byte: bool) -> list[Ranked]:
     found = []
     for given, (candidate, total) in enumerate(zip(one.candidates, totals), 1):
-        size = len(candidate.encode("utf-8", "replace"))
+        size = len(normalised(candidate).encode())
         found.append(Ranked(candidate, given, total, size, total / max(size, 1) if per_byte else total))
     return sorted(found, key=lambda ranked: -ranked.score)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> npt.NDArray[Any]:
-    return np.concatenate([[tokenizer.eos_id], tokenizer.encode(normalised(text))])
+    return np.concatenate([[tokenizer.start_id], tokenizer.encode(normalised(text))])
 
 
 def _common(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ownlm.evaluation.documents import Encoded, Text, encoded
 from ownlm.evaluation.scoring import score_tokens
@@ -28,7 +27,8 @@ class Place:
     """One token of a text.
 
     Args:
-        name, line, column: where it begins; both counted from 1, the column in characters.
+        name, line, column: where it begins; both counted from 1, the column in characters. Of a row of a table
+            the line is the row's, and the column counts from the start of its text.
         token: its text; bytes that are no whole character as <0xE6>.
         probability, logprob: given all that stands before it (natural logarithm).
         expected: (token, probability) of the most probable tokens there.
@@ -66,11 +66,11 @@ def strangest_places(
     number = 0
     for batch in _batches(texts):
         for text, item, scored in score_texts(model, tokenizer, batch, context=context, stride=stride):
-            starts = _starts(tokenizer, item)
+            found = _positions(tokenizer, text, item)
             # Only the lowest of a document can be among the lowest of all.
             for index in np.argsort(scored.logprobs, kind="stable")[:top].tolist():
                 number += 1
-                place = _place(tokenizer, text, item, scored, starts, index)
+                place = _place(tokenizer, text, item, scored, found[index], index)
                 kept.append((place.logprob, number, place))
         kept = heapq.nsmallest(top, kept, key=lambda entry: entry[:2])
     return [place for _, _, place in kept]
@@ -93,29 +93,36 @@ def score_texts(
 
 def places(tokenizer: Tokenizer, text: Text, item: Encoded, scored: Scored) -> list[Place]:
     """Every token of a text, in order."""
-    starts = _starts(tokenizer, item)
-    return [_place(tokenizer, text, item, scored, starts, index) for index in range(len(scored.logprobs))]
+    found = _positions(tokenizer, text, item)
+    return [_place(tokenizer, text, item, scored, at, index) for index, at in enumerate(found)]
 
 
 def _place(
-    tokenizer: Tokenizer, text: Text, item: Encoded, scored: Scored, starts: npt.NDArray[np.int64], index: int
+    tokenizer: Tokenizer, text: Text, item: Encoded, scored: Scored, at: tuple[int, int], index: int
 ) -> Place:
-    before = item.data[: starts[index]].decode(
-        "utf-8", "ignore"
-    )  # inside a character: that character's place
-    line = before.count("\n")
-    column = len(before) - (before.rfind("\n") + 1)
     logprob = float(scored.logprobs[index])
     best = zip(scored.top_ids[index].tolist(), scored.top_logprobs[index].tolist())
     expected = [(shown(tokenizer.token_bytes(i)), math.exp(p)) for i, p in best]
     token = shown(tokenizer.token_bytes(int(item.ids[index + 1])))
-    return Place(text.name, text.line + line, column + 1, token, math.exp(logprob), logprob, expected)
+    return Place(text.name, *at, token, math.exp(logprob), logprob, expected)
 
 
-def _starts(tokenizer: Tokenizer, item: Encoded) -> npt.NDArray[np.int64]:
-    """Byte offset of each token after the <|endoftext|>."""
+def _positions(tokenizer: Tokenizer, text: Text, item: Encoded) -> list[tuple[int, int]]:
+    """(line, column) where each token after the <|endoftext|> begins."""
     lengths = tokenizer.token_byte_lengths[item.ids[1:]]
-    return np.cumsum(lengths, dtype=np.int64) - lengths
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    # A space that the tokenizer puts before a text is in its first token and not in the text.
+    starts = np.clip(starts - tokenizer.leading_spaces_stripped, 0, len(item.data))
+    data = np.frombuffer(item.data + b" ", np.uint8)  # one byte more: a special token may stand at the end
+    # A token that begins inside a character has that character's place.
+    character = np.cumsum((data & 0xC0) != 0x80) - 1
+    if text.is_row:
+        return [(text.line, int(character[start]) + 1) for start in starts]
+    ends = np.flatnonzero(data == 0x0A)
+    lines = np.searchsorted(ends, starts)  # line ends before each token
+    begins = character[np.concatenate([[0], ends + 1])]
+    columns = character[starts] - begins[lines] + 1
+    return list(zip((text.line + lines).tolist(), columns.tolist()))
 
 
 def shown(data: bytes) -> str:

@@ -36,12 +36,18 @@ class Pair(NamedTuple):
     swapped: str
 
 
-def swap_pairs(held_out: Iterable[str], vocabulary: Counter[str], n: int = 500, seed: int = 0) -> list[Pair]:
+def swap_pairs(
+    held_out: Iterable[str], vocabulary: Counter[str], tokenizer: Tokenizer, n: int = 500, seed: int = 0
+) -> list[Pair]:
     """Lines of the held-out texts, each with one word replaced by another word of about the same frequency.
+
+    Both lines of a pair have the same number of tokens: to a model that has learnt nothing a line with fewer
+    tokens is the more probable one, and the true one has fewer of them more often.
 
     Args:
         held_out: texts; their lines with at least three words and at most 200 characters are drawn from.
         vocabulary: words of the training text with their counts.
+        tokenizer: counts the tokens.
         n: pairs at most; every line is used once.
     """
     generator = np.random.default_rng(derive(seed, "swaps"))
@@ -55,13 +61,15 @@ def swap_pairs(held_out: Iterable[str], vocabulary: Counter[str], n: int = 500, 
         if not words or len(ranked) < 20:
             continue
         word = words[generator.integers(len(words))]
-        place = rank[word[0]]
-        # Neighbours in rank, within a factor of two: equally common, so that frequency alone does not decide.
-        low, high = place // 2, min(len(ranked), max(2 * place, 20))
-        other = ranked[int(generator.integers(low, high))]
-        if other != word[0]:
-            line = usable[index]
-            pairs.append(Pair(line, line[: word.start()] + other + line[word.end() :]))
+        # Within a factor of two in rank, evenly in its logarithm. Where frequency falls as 1 / rank (Zipf), each
+        # of two words is then as often replaced by the other, and how common a word is decides nothing.
+        place = rank[word[0]] + 1
+        low, high = (place + 1) // 2, min(2 * place, len(ranked)) + 1
+        other = ranked[int(low * (high / low) ** generator.random()) - 1]
+        line = usable[index]
+        swapped = line[: word.start()] + other + line[word.end() :]
+        if swapped != line and len(tokenizer.encode(swapped)) == len(tokenizer.encode(line)):
+            pairs.append(Pair(line, swapped))
         if len(pairs) == n:
             break
     return pairs
@@ -78,7 +86,7 @@ def word_counts(texts: Iterable[str]) -> Counter[str]:
 def prefer_true(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> Metric:
     """The share of pairs whose true line has the higher log-probability (a tie counts half)."""
     texts = [text for pair in pairs for text in pair]
-    documents = [np.concatenate(([tokenizer.eos_id], ids)) for ids in tokenizer.encode_batch(texts)]
+    documents = [np.concatenate(([tokenizer.start_id], ids)) for ids in tokenizer.encode_batch(texts)]
     scores = [float(scored.logprobs.sum()) for scored in score_tokens(model, documents, context=context)]
     return _preferred(list(zip(scores[::2], scores[1::2])))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ownlm.console.errors import Refused
 
@@ -106,11 +106,14 @@ class Fields:
         if missing:
             raise Refused(f"RoPE type {kind!r} needs {', '.join(missing)}.", where=self.where)
         numbers = {name: self._number(f"rope_parameters.{name}", given[name]) for name in wanted[kind]}
-        original = given.get("original_max_position_embeddings") or self.get("max_position_embeddings")
-        return {
-            "rope_theta": theta,
-            "rope_scaling": RopeScaling(kind, original_max_position_embeddings=int(original), **numbers),
-        }
+        name = "original_max_position_embeddings"
+        original = int(self._number(name, given.get(name) or self.get("max_position_embeddings")))
+        if min(numbers["factor"], original) <= 0 or numbers.get("low_freq_factor", 0) >= numbers.get(
+            "high_freq_factor", 1
+        ):
+            raise Refused(f"rope_parameters {given} make no rotary positions.", where=self.where)
+        scaling = RopeScaling(cast(Any, kind), original_max_position_embeddings=original, **numbers)
+        return {"rope_theta": theta, "rope_scaling": scaling}
 
     def refuse_unknown(self) -> None:
         """Refuse fields that were neither read nor are known to be harmless (empty ones are)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +145,21 @@ def one_length(**given: object) -> None:
     if len(named) > 1:
         options = " and ".join("--" + name.replace("_", "-") for name in named)
         raise UsageError(f"{options} all say how long to train.", do="give one of them")
+
+
+LEAST: dict[str, float] = {
+    "max_steps": 0, "context": 2, "threads": 1, "warmup_steps": 0, "eval_steps": 0, "save_steps": 0, "save_total_limit": 1,
+    "logging_steps": 0, "learning_rate": 0.0, "muon_learning_rate": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0,
+}  # fmt: skip
+
+
+def refuse_numbers(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers below the least that means something; None stands for a default."""
+    for name, least in LEAST.items():
+        value = settings[name]
+        if value is not None and value < least:
+            where = "--" + name.replace("_", "-")
+            raise UsageError(f"{value:g} is not possible; it must be at least {least:g}.", where=where)
 
 
 def parse_count(text: str, where: str) -> int:

@@ -53,14 +53,13 @@ def write_run(path: Path, content: dict[str, Any]) -> None:
     write_json(path / "run.json", content)
 
 
-def claim_output(path: Path, overwrite: bool) -> None:
-    """Make the output folder; a folder with other content is never touched.
+def refuse_output(path: Path, overwrite: bool) -> None:
+    """Refuse an output folder that `claim_output` would refuse; touches nothing.
 
     Raises:
         UsageError: it holds a run (without `overwrite`), or files that are not a run.
     """
     if not path.exists():
-        path.mkdir(parents=True)
         return
     if not path.is_dir():
         raise UsageError("the output is a file, a folder is needed.", where=path, do="another -o")
@@ -81,6 +80,16 @@ def claim_output(path: Path, overwrite: bool) -> None:
             where=path,
             do="another -o, or --overwrite" if done else "--resume to go on with it, or --overwrite",
         )
+
+
+def claim_output(path: Path, overwrite: bool) -> None:
+    """Make the output folder, or empty it of the run that it holds; a folder with other content is never touched.
+
+    Raises:
+        UsageError: see `refuse_output`.
+    """
+    refuse_output(path, overwrite)
+    path.mkdir(parents=True, exist_ok=True)
     for name in ("checkpoints",):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (

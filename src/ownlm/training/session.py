@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import shlex
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +14,7 @@ import torch
 
 from ownlm import __version__
 from ownlm.console import output as out
-from ownlm.console.errors import Interrupted, Refused, UsageError
-from ownlm.console.progress import Progress
+from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
 from ownlm.corpus.batches import Batches
 from ownlm.corpus.shards import Corpus
 from ownlm.machine.cpu import available_memory, num_cores
@@ -22,6 +23,7 @@ from ownlm.model.checkpoint import load_config, save_model, write_json
 from ownlm.model.config import ModelConfig
 from ownlm.training import setup
 from ownlm.training.checkpoint import checkpoints, load_checkpoint, token_ids
+from ownlm.training.live import LiveLine
 from ownlm.training.log import cut_log
 from ownlm.training.loop import Trainer
 from ownlm.training.plan import (
@@ -30,6 +32,7 @@ from ownlm.training.plan import (
     check_memory,
     one_length,
     parse_count,
+    refuse_numbers,
     rows_for,
     steps_for,
     tokens_per_step_for,
@@ -41,6 +44,7 @@ from ownlm.training.run_folder import (
     command_line,
     environment,
     read_run,
+    refuse_output,
     repeat_command,
     write_model_card,
     write_run,
@@ -66,30 +70,16 @@ class Session:
         setup.refuse_many_processes()
 
     def start(self) -> Run:
-        """A new run, to its end."""
+        """A new run, to its end. All that can be refused is refused before the output folder is touched."""
         given = self.settings
-        one_length(
-            minutes=given["minutes"],
-            max_steps=given["max_steps"],
-            num_train_epochs=given["num_train_epochs"],
-            tokens=given["tokens"],
-        )
-        tokens = parse_count(given["tokens"], "--tokens") if given["tokens"] is not None else None
-        minutes = given["minutes"]
-        if minutes is not None and minutes <= 0:
-            raise UsageError(f"{minutes} minutes are no time to train.", where="--minutes")
-        if all(given[name] is None for name in ("minutes", "max_steps", "num_train_epochs", "tokens")):
-            minutes = DEFAULT_MINUTES
-            out.say(
-                f"No length given: training for {minutes:g} minutes (--minutes, --max-steps, --num-train-epochs or --tokens)."
-            )
+        seconds, tokens, chosen = self._length()
+        refuse_numbers(given)
         corpus = Corpus.open(Path(given["corpus"]))
-        start = self._start_model(corpus)
-        seconds = minutes * 60 if minutes is not None else None
+        refuse_output(self.output, given["overwrite"])
+        start = self._start_model(corpus, given["from_"])
         config, draft, size = self._draft(corpus, start, seconds)
         check_memory(config, draft.per_device_train_batch_size, draft.context, available_memory())
         batches = Batches(corpus.split("train"), draft.context, draft.rows_per_step, draft.seed)
-        claim_output(self.output, given["overwrite"])
         steps = steps_for(
             max_steps=given["max_steps"],
             tokens=tokens,
@@ -97,27 +87,45 @@ class Session:
             tokens_per_step=draft.tokens_per_step,
             tokens_per_epoch=batches.tokens_per_epoch,
         )
-        chosen = {name: given[name] for name in ("warmup_steps", "eval_steps", "save_steps")}
+        if not chosen:
+            out.say(
+                f"No length given: training for {DEFAULT_MINUTES:g} minutes (--minutes, --max-steps, --num-train-epochs or --tokens)."
+            )
         per_step = 0.0
         if steps is None:
             assert seconds is not None
-            trial = setup.build_trainer(
-                corpus,
-                config,
-                draft.with_steps(1000, warmup_steps=None, eval_steps=None, save_steps=None),
-                self.output,
-                start,
-            )
-            left = seconds - (time.monotonic() - self.started) - FINISH_SECONDS
-            steps, per_step = setup.calibrated_steps(trial, left - setup.CALIBRATION_SECONDS / 2)
-            del trial
-        plan = draft.with_steps(steps, **chosen)
-        plan = self._with_samples(plan, per_step)
+            steps, per_step = self._calibrated(corpus, config, draft, start, seconds)
+        intervals = {name: given[name] for name in ("warmup_steps", "eval_steps", "save_steps")}
+        plan = self._with_samples(draft.with_steps(steps, **intervals), per_step)
+        claim_output(self.output, given["overwrite"])
         content = self._describe(corpus, config, plan, size)
         self._prepare_folder(corpus, config, content)
         trainer = setup.build_trainer(corpus, config, plan, self.output, start)
         self._announce(corpus, config, plan, size, batches)
         return self._train(trainer, corpus, content)
+
+    def _length(self) -> tuple[float | None, int | None, bool]:
+        """(seconds, tokens, whether a length was given): how long to train, as far as the settings say it."""
+        given = self.settings
+        lengths = {name: given[name] for name in ("minutes", "max_steps", "num_train_epochs", "tokens")}
+        one_length(**lengths)
+        chosen = any(value is not None for value in lengths.values())
+        minutes, epochs = given["minutes"] if chosen else DEFAULT_MINUTES, given["num_train_epochs"]
+        if minutes is not None and minutes <= 0:
+            raise UsageError(f"{minutes} minutes are no time to train.", where="--minutes")
+        if epochs is not None and epochs <= 0:
+            raise UsageError(f"{epochs:g} times through the text is no training.", where="--num-train-epochs")
+        tokens = parse_count(given["tokens"], "--tokens") if given["tokens"] is not None else None
+        return minutes * 60 if minutes is not None else None, tokens, chosen
+
+    def _calibrated(
+        self, corpus: Corpus, config: ModelConfig, draft: TrainPlan, start: Path | None, seconds: float
+    ) -> tuple[int, float]:
+        """(max_steps, seconds a step) for a number of seconds, measured on a model that is thrown away."""
+        plan = draft.with_steps(1000, warmup_steps=None, eval_steps=None, save_steps=None)
+        trial = setup.build_trainer(corpus, config, plan, self.output, start)
+        left = seconds - (time.monotonic() - self.started) - FINISH_SECONDS
+        return setup.calibrated_steps(trial, left - setup.CALIBRATION_SECONDS / 2)
 
     def resume(self) -> Run:
         """Go on with the unfinished run in the output folder, as if it had never stopped."""
@@ -140,7 +148,11 @@ class Session:
         found = checkpoints(self.output)
         config = load_config(found[-1] if found else self.output)
         trainer = setup.build_trainer(
-            corpus, config, plan, self.output, self._start_model(corpus) if not found else None
+            corpus,
+            config,
+            plan,
+            self.output,
+            self._start_model(corpus, content["settings"].get("from_")) if not found else None,
         )
         if found:
             state = load_checkpoint(found[-1], trainer.model, trainer.optimizer)
@@ -169,18 +181,27 @@ class Session:
                     do=f"leave it out, or start another run with --from {self.output}",
                 )
 
-    def _start_model(self, corpus: Corpus) -> Path | None:
-        if self.settings["from_"] is None:
+    def _start_model(self, corpus: Corpus, name: str | None) -> Path | None:
+        """The folder of the model to go on from; None: random weights."""
+        if name is None:
             return None
         from ownlm.corpus.tokenizer import Tokenizer
         from ownlm.loaded import resolve
 
-        folder = resolve(self.settings["from_"])
+        folder = resolve(name)
+        if name == "last":  # it will soon mean another run: the repeat command and --resume need its name
+            self.settings["from_"] = name = str(folder)
+        if self.output.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise UsageError(
+                "the model to go on from lies in the output folder and would be replaced.",
+                where=folder,
+                do=f"-o {self.output}-on",
+            )
         if Tokenizer.load(folder).sha256 != corpus.tokenizer.sha256:
             raise Refused(
                 "the model and the corpus have different tokenizers; its token ids would mean other words.",
                 where=folder,
-                do=f"ownlm prepare … -o another-corpus --tokenizer {self.settings['from_']}",
+                do=f"ownlm prepare … -o another-corpus --tokenizer {name}",
             )
         return folder
 
@@ -237,7 +258,8 @@ class Session:
         split = corpus.split("validation")
         if not split.num_documents:
             return ""
-        return corpus.tokenizer.decode(split.document(0)[1:9]).split("\n")[0]
+        text = corpus.tokenizer.decode(split.document(0)[1:9])
+        return text.rstrip("\ufffd").split("\n")[0]  # eight tokens may end inside a character
 
     def _with_samples(self, plan: TrainPlan, seconds_per_step: float) -> TrainPlan:
         """Samples at the start, at about 30 and 120 seconds when the speed is known, else at each fifth of the run."""
@@ -323,6 +345,25 @@ class Session:
         )
 
     def _train(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> Run:
+        """`_finish`, with a full disk said in words: what is kept, and how to go on."""
+        try:
+            return self._finish(trainer, corpus, content)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            kept = checkpoints(self.output)
+            raise OwnlmError(
+                f"the disk is full; training stopped after step {trainer.step:,} of {trainer.plan.max_steps:,}.",
+                where=error.filename or self.output,
+                why=f"The checkpoint {kept[-1]} is whole." if kept else "There was no checkpoint yet.",
+                do=f"free some space, then: {self._resume_command()}",
+            ) from None
+
+    def _resume_command(self) -> str:
+        corpus, output = shlex.quote(str(self.settings["corpus"])), shlex.quote(str(self.output))
+        return f"ownlm pretrain {corpus} -o {output} --resume"
+
+    def _finish(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> Run:
         live = LiveLine(trainer.plan, self.settings["logging_steps"])
         trainer.on_step, trainer.on_validation = live.step, live.validation
         trainer.on_sample = lambda step, seconds: live.sample(
@@ -342,7 +383,7 @@ class Session:
             write_run(self.output, content)
             raise Interrupted(
                 f"stopped at step {trainer.step:,} of {trainer.plan.max_steps:,}; everything up to it is saved.",
-                do=f"ownlm pretrain {self.settings['corpus']} -o {self.output} --resume",
+                do=self._resume_command(),
             )
         save_model(trainer.model, self.output, token_ids(self.output))
         content["finished"] = True
@@ -373,50 +414,9 @@ class Session:
         split = corpus.split("validation")
         if split.num_bytes:
             trainer.model.eval()
-            content["result"] = evaluate_split(
-                trainer.model, split, context=trainer.plan.context, seed=trainer.plan.seed
-            )
+            # The window and the interval's seed that `ownlm evaluate` takes: its figures are these.
+            window = trainer.model.config.max_position_embeddings
+            content["result"] = evaluate_split(trainer.model, split, context=window)
             write_run(self.output, content)
             write_model_card(self.output, content)
         write_report(self.output)
-
-
-class LiveLine:
-    """The line a person watches: loss, bits per byte, tokens a second, MFU, time left."""
-
-    def __init__(self, plan: TrainPlan, logging_steps: int) -> None:
-        self.plan, self.logging_steps = plan, logging_steps
-        self.progress = Progress("training", plan.max_steps, "steps")
-        self.loss = self.bits = self.rate = 0.0
-
-    def step(self, values: dict[str, Any]) -> None:
-        """Smooth (the last 50 steps or so) and show."""
-        share = max(0.02, 1 / (self.progress.done + 1))
-        for name, key in (("loss", "loss"), ("bits", "bits_per_byte"), ("rate", "tokens_per_second")):
-            setattr(self, name, getattr(self, name) * (1 - share) + values[key] * share)
-        text = (
-            f"loss {self.loss:.3f}  {self.bits:.3f} bits/byte  {self.rate:,.0f} tokens/s  "
-            f"MFU {self.rate * self.plan.flops_per_token / self.plan.peak_flops:.0%}"
-        )
-        self.progress.update(1, note=text)
-        if self.logging_steps and values["step"] % self.logging_steps == 0:
-            self.progress.clear()
-            out.say(f"step {values['step']:,}  {text}")
-
-    def validation(self, values: dict[str, Any]) -> None:
-        """A line that stays."""
-        self.progress.clear()
-        out.say(
-            f"step {values['step']:,}: validation sample {values['loss']:.4f} loss, {values['bits_per_byte']:.4f} bits/byte"
-        )
-
-    def sample(self, seconds: float, text: str, prompt: str) -> str:
-        """The prompt continued, indented; returns the text for the log."""
-        self.progress.clear()
-        shown = (prompt + text).replace("\n", "\n  │ ")
-        out.say(f"after {out.human_seconds(seconds)} the model writes:\n  │ {shown}")
-        return text
-
-    def clear(self) -> None:
-        """Remove the live line."""
-        self.progress.clear()

@@ -82,8 +82,13 @@ def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: in
 
 
 def model_config(settings: dict[str, Any], vocab_size: int, size: str, context: int) -> ModelConfig:
-    """The config of a new model: a size's row, the architecture, then every `--set`."""
+    """The config of a new model: a size's row, the architecture, then every `--set`.
+
+    Raises:
+        UsageError: an unknown field or value. Refused: a model that config.json cannot say for this architecture.
+    """
     from ownlm.console.settings import parse_assignments
+    from ownlm.model.families import to_hugging_face
 
     config = config_for(size, vocab_size, context)
     if settings["architecture"] != config.architecture:
@@ -95,10 +100,14 @@ def model_config(settings: dict[str, Any], vocab_size: int, size: str, context: 
             where="--set vocab_size",
             do="ownlm prepare … --vocab-size N",
         )
+    if "architecture" in assignments:
+        name = assignments["architecture"]
+        raise UsageError("has an option of its own.", where="--set architecture", do=f"--architecture {name}")
     config = config.changed(assignments)
     if "hidden_size" in assignments and "num_attention_heads" not in assignments:
         heads = max(1, config.hidden_size // config.head_dim)
         config = dataclasses.replace(config, num_attention_heads=heads, num_key_value_heads=heads)
+    to_hugging_face(config, {})  # what cannot be written at the end is refused now
     return config
 
 

@@ -41,6 +41,10 @@ VERBS = {
         "check", "The probability of every token; the strangest places of files; rank candidates."
     ),
     "runs": Entry("keep", "The runs below a folder, newest first."),
+    "export": Entry(
+        "keep", "A model as a folder for other tools: another dtype, another format, to the hub."
+    ),
+    "pull": Entry("keep", "A model of the hub as a folder of its own, to be kept and carried."),
 }
 
 

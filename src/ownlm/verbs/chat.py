@@ -19,7 +19,11 @@ def chat(model: Any) -> None:
         model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
     """
     from ownlm import __version__
+    from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.loaded import read_run, resolve
+    from ownlm.masked import mask_token
+    from ownlm.model.checkpoint import read_config
+    from ownlm.model.encoder_families import fills_masks
 
     path = resolve(model)
     run = read_run(path)
@@ -30,6 +34,14 @@ def chat(model: Any) -> None:
             f"made by ownlm {run.get('ownlm')}; this is ownlm {__version__}, which does not chat.",
             where=path,
             do="pip install --upgrade ownlm",
+        )
+    if (path / "config.json").is_file() and fills_masks(read_config(path)):
+        gap = shlex.quote(f"The river runs to the {mask_token(Tokenizer.load(path), path)}.")
+        raise Refused(
+            "a masked model, which does not chat. What it does: fills masks.",
+            where=path,
+            why="It reads a whole text at once, and says what stands in a gap of it.",
+            do=f"ownlm generate {place} {gap}",
         )
     raise Refused(
         f"this model was not taught to chat. What it does: {', '.join(taught)}.",

@@ -114,7 +114,7 @@ def _show_predictions(predicted: dict[str, Any], device: str) -> None:
         f"  {assumed['tokens_per_parameter']} tokens a parameter, vocabulary {assumed['vocab_size']:,}, "
         f"context {assumed['context']}, {assumed['dtype']} on {device},\n"
         f"  at an assumed {assumed['utilisation']:.0%} of the matmul rate measured nearest to its width.\n"
-        "  Less text and less time give a model too.\n"
+        "  Less text and less time give a model too."
     )
     rows = [
         (

@@ -34,7 +34,8 @@ def evaluate(
     folders (@file, too), - for standard input, or the text itself. Bits per byte compare models with
     different tokenizers; loss and perplexity count tokens and do not. Each figure has a 95 % interval
     (documents, or with fewer than 20 of them blocks of 256 tokens, are drawn again with replacement) and
-    stands beside what gzip -9 and xz -9 make of the same text in one piece.
+    stands beside what gzip -9 and xz -9 make of the same text in one piece. The figures of a masked model are
+    called pseudo and compare with those of masked models only.
 
     Args:
         model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
@@ -48,11 +49,18 @@ def evaluate(
     """
     from ownlm.evaluation.evaluate import evaluate_documents
     from ownlm.loaded import load
+    from ownlm.masked import MaskedModel
     from ownlm.training.setup import choose_dtype
 
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"{batch_size} windows at once; it must be at least 1.", where="--batch-size")
     loaded = load(model, device=device, dtype="float32")
+    if isinstance(loaded, MaskedModel):
+        from ownlm.verbs import _masked
+
+        return _masked.evaluate(
+            loaded, texts, stride=stride, batch_size=batch_size, seed=seed, dtype=dtype, json=json
+        )
     choose_dtype(dtype, loaded.engine.backend.device.type)
     what, documents, size = _documents(loaded, texts)
     figures = evaluate_documents(

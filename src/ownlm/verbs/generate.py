@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from ownlm.console import output as out
+from ownlm.console.errors import UsageError
 from ownlm.console.settings import verb
 
 if TYPE_CHECKING:
@@ -42,13 +44,16 @@ def generate(
     and continuation go to standard output as they are written, everything else to standard error. Several
     prompts, or --num-return-sequences, are computed together and printed one after another.
 
+    A masked model (BERT, RoBERTa) fills each [MASK] or <mask> of the text with the most probable token; the best
+    candidates go to standard error. Options of sampling are refused then.
+
     Args:
         model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
         prompts: the text to continue.
         max_length: tokens of prompt and answer together at most.
         max_new_tokens: tokens of the answer at most; 200 without either; never more than the window holds.
         temperature: 0 always takes the most probable token; above 0 samples, the higher the more surprising.
-        top_k: sample from the k most probable tokens only; 0: from all.
+        top_k: sample from the k most probable tokens only; 0: from all. With a masked model: candidates shown.
         top_p: sample from the smallest set of tokens that together reach this probability.
         min_p: leave out tokens less probable than this share of the most probable one.
         repetition_penalty: above 1 makes tokens that were seen less probable.
@@ -61,10 +66,31 @@ def generate(
         json: print texts, token counts, finish reasons and seed as JSON.
     """
     from ownlm.loaded import draw_seed, load
+    from ownlm.masked import MaskedModel
     from ownlm.verbs._arguments import read_argument
 
+    if num_return_sequences < 1:
+        what = f"{num_return_sequences} texts; it must be at least 1."
+        raise UsageError(what, where="--num-return-sequences")
     loaded = load(model, device=device, dtype=dtype)
     texts = [read_argument(prompt) for prompt in prompts or ["-"]]
+    if isinstance(loaded, MaskedModel):
+        from ownlm.verbs import _masked
+
+        _masked.refuse_options(
+            generate,
+            max_length=max_length,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=stop,
+            seed=seed,
+            num_return_sequences=num_return_sequences,
+            completion_only=completion_only,
+        )
+        return _masked.fill(loaded, texts, top_k, json=json)
     drawn = draw_seed() if seed is None else seed
     sampling: dict[str, Any] = {
         "temperature": temperature,
@@ -84,14 +110,17 @@ def generate(
         out.say(f"The context window holds {loaded.context:,} tokens: the text ends there, not at {asked:,}.")
     if temperature == 0 and seed is not None:
         out.say("Temperature 0 always takes the most probable token: --seed changes nothing.")
+    if json and completion_only:
+        out.say("--json holds prompt and text apart: --completion-only changes nothing.")
     begin = time.monotonic()
     alone = len(texts) == num_return_sequences == 1
     if out.from_cli() and alone and not json:
-        found = _streamed(pieces, "" if completion_only else texts[0])
+        found = _streamed(pieces, "" if completion_only or loaded.answers_alone else texts[0])
     else:
         found = _collected(pieces)
     seconds = time.monotonic() - begin
-    shown = [c.text if completion_only else c.prompt + c.text for c in found]
+    apart = completion_only or loaded.answers_alone
+    shown = [c.text if apart else c.prompt + c.text for c in found]
     if out.from_cli():
         if json:
             out.result_json(_document(loaded, found, sampling, seconds))
@@ -100,7 +129,8 @@ def generate(
                 out.result(text, end="\n\n")
         _closing(loaded, found, seconds)
         if seed is None and temperature > 0:
-            out.say(f"The same text again: {_again(loaded, prompts, drawn)}", style="dim")
+            again = _again(loaded, prompts, sampling, device, dtype, completion_only)
+            out.say(f"The same text again: {again}", style="dim")
     return shown[0] if alone else shown
 
 
@@ -154,12 +184,30 @@ def _closing(loaded: LoadedModel, found: list[Completion], seconds: float) -> No
 
 
 def _reason(loaded: LoadedModel, completion: Completion) -> str:
-    full = completion.prompt_tokens + 1 + completion.new_tokens >= loaded.context
+    prompt = completion.prompt_tokens + int(loaded.tokenizer.ours)
+    full = prompt + completion.new_tokens >= loaded.engine.backend.longest(prompt)
     return "window" if completion.finish_reason == "length" and full else completion.finish_reason
 
 
-def _again(loaded: LoadedModel, prompts: list[str], seed: int) -> str:
-    """The command with the seed that was drawn; a long prompt is left out, other options are the user's."""
+def _again(
+    loaded: LoadedModel,
+    prompts: list[str],
+    sampling: dict[str, Any],
+    device: str,
+    dtype: str,
+    completion_only: bool,
+) -> str:
+    """The command with the seed that was drawn; a prompt that is long or came from a pipe is left out."""
+    from ownlm.console.command import option_name
+
     words = shlex.join(prompts)
     shown = words if 0 < len(words) < 80 else "…"
-    return f"ownlm generate {shlex.quote(str(loaded.path))} {shown} --seed {seed} (and the same options)"
+    options = {**sampling, "device": device, "dtype": dtype, "completion_only": completion_only}
+    given: list[str] = []
+    for name, parameter in inspect.signature(generate).parameters.items():
+        value = options.get(name, parameter.default)
+        if name != "seed" and value != parameter.default:
+            for one in value if isinstance(value, list) else [value]:
+                given += [option_name(name)] if one is True else [option_name(name), shlex.quote(str(one))]
+    place = shlex.quote(str(loaded.path))
+    return " ".join(["ownlm generate", place, shown, *given, "--seed", str(sampling["seed"])])

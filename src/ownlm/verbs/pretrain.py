@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,8 +12,6 @@ from ownlm.console.settings import verb
 
 if TYPE_CHECKING:
     from ownlm.training.run_folder import Run
-
-DEFAULT_MINUTES = 10.0
 
 
 @verb
@@ -28,9 +27,7 @@ def pretrain(
     context: int | None = None,
     from_: str | None = None,
     resume: bool = False,
-    architecture: Literal[
-        "qwen3", "qwen2", "llama", "mistral", "olmo2", "phi3", "smollm3", "gpt2"
-    ] = "qwen3",
+    architecture: Literal["qwen3", "qwen2", "llama", "mistral", "olmo2", "phi3", "smollm3", "gpt2"] = "qwen3",
     set: list[str] = [],  # noqa: B006 - the option's name; pydantic copies the default
     learning_rate: float = 0.004,
     muon_learning_rate: float = 0.02,
@@ -114,8 +111,9 @@ def closing(run: Run) -> None:
             style="bold",
         )
     out.say(f"the same bits again: {content['repeat']}")
+    place, prompt = shlex.quote(str(run.path)), content["plan"]["sample_prompt"] or "The"
     out.next_commands(
-        f'ownlm generate {run.path} "{content["plan"]["sample_prompt"] or "The"}"',
-        f"ownlm evaluate {run.path}",
-        f"ownlm score {run.path} @some_file.txt",
+        f"ownlm generate {place} {shlex.quote(prompt)}",
+        f"ownlm evaluate {place}",
+        f"ownlm score {place} {shlex.quote(prompt)}",
     )

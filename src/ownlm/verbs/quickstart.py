@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,10 +63,12 @@ def quickstart(
     report = write_report(run.path)
     show(facts, corpus)
     out.say(f"report: {report}  (all of this in {out.human_seconds(time.monotonic() - started)})")
+    place, longer = shlex.quote(str(run.path)), shlex.quote(str(_free(folder, "longer")))
+    prompt = facts["prompt"] or "The"
     out.next_commands(
-        f'ownlm generate {run.path} "{_prompt(facts["prompt"])}"',
-        f"ownlm score {run.path} @{_some_source(corpus)}",
-        f"ownlm pretrain {corpus.path} -o {folder / 'longer'} --minutes {max(10, round(minutes * 6))}",
+        f"ownlm generate {place} {shlex.quote(prompt)}",
+        f"ownlm score {place} {shlex.quote(_some_source(corpus) or prompt)}",
+        f"ownlm pretrain {shlex.quote(str(corpus.path))} -o {longer} --minutes {max(10, round(minutes * 6))}",
     )
     if json and out.from_cli():
         out.result_json(facts)
@@ -107,24 +112,35 @@ def _train(corpus: Corpus, folder: Path, minutes: float, size: str, seed: int, d
     from ownlm.training.run_folder import read_run
     from ownlm.verbs.pretrain import pretrain
 
-    number, path = 1, folder / "run"
-    while (path / "run.json").exists():
+    for path in _taken(folder, "run"):
         content = read_run(path)
         if not content.get("finished") and content["data"]["hash"] == corpus.manifest["hash"]:
             out.say(f"An unfinished run is in {path}: going on with it.")
             with out.no_next_commands():
                 return pretrain(corpus.path, output=path, resume=True)
-        number += 1
-        path = folder / f"run-{number}"
     with out.no_next_commands():
+        path = _free(folder, "run")
         return pretrain(corpus.path, output=path, minutes=minutes, size=size, seed=seed, device=device)
 
 
-def _prompt(text: str) -> str:
-    return text.replace('"', "'").split("\n")[0]
+def _names(folder: Path, name: str) -> Iterator[Path]:
+    """run, run-2, run-3, …"""
+    yield folder / name
+    yield from (folder / f"{name}-{number}" for number in itertools.count(2))
+
+
+def _taken(folder: Path, name: str) -> Iterator[Path]:
+    """The runs of earlier quickstarts."""
+    return itertools.takewhile(lambda path: (path / "run.json").exists(), _names(folder, name))
+
+
+def _free(folder: Path, name: str) -> Path:
+    """The first of these names without a run."""
+    return next(path for path in _names(folder, name) if not (path / "run.json").exists())
 
 
 def _some_source(corpus: Corpus) -> str:
-    """A held-out file, for `score` to read."""
+    """A held-out file, for `score` to read, as its argument; "" when the text came from elsewhere."""
     split = corpus.split("validation")
-    return split.where(0).rsplit(":", 1)[0] if split.num_documents else "FILE"
+    name = split.where(0).rsplit(":", 1)[0] if split.num_documents else ""
+    return f"@{name}" if Path(name).is_file() else ""

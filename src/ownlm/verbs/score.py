@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from ownlm.evaluation.strangest import Place
     from ownlm.loaded import LoadedModel
 
+TOP = 20
+
 
 @verb
 def score(
     model: Any,
     texts: list[str] = [],  # noqa: B006 - pydantic copies the default
     *,
-    top: int = 20,
+    top: int = TOP,
     rank: str | None = None,
     prompt: str = "",
     per_byte: bool = False,
@@ -39,6 +41,9 @@ def score(
     --rank FILE orders candidates, best first: one a line and a blank line between lists, or JSON lines
     {"candidates": ["…", "…"], "prompt": "…"}.
 
+    A masked model gives each token given what stands before and after it: pseudo-log-likelihoods, not comparable
+    with those of other models.
+
     Args:
         model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
         texts: texts, files or folders.
@@ -51,18 +56,26 @@ def score(
         json: print the result as JSON.
     """
     from ownlm.loaded import load
+    from ownlm.masked import MaskedModel
+    from ownlm.verbs import _masked
     from ownlm.verbs._arguments import texts_and_paths
 
     if top < 1:
         raise UsageError(f"{top} places; it must be at least 1.", where="--top")
     if rank is None and (prompt or per_byte):
         raise UsageError("only works with --rank.", where="--prompt" if prompt else "--per-byte")
+    if rank is not None and top != TOP:
+        raise UsageError("does nothing with --rank, which shows every candidate.", where="--top")
     if rank is not None and texts:
         raise UsageError("--rank reads a file; TEXT cannot be scored in the same command.", where=texts[0])
     loaded = load(model, device=device, dtype="float32")
     if rank is not None:
         return _rank(loaded, rank, prompt, per_byte, stride, json)
     literal, paths = texts_and_paths(texts or ["-"])
+    if top != TOP and not paths:
+        out.say("--top is about files: every token of a text is shown.")
+    if isinstance(loaded, MaskedModel):
+        return _masked.score(loaded, literal, paths, stride, top, json=json)
     found: dict[str, Any] = {"model": str(loaded.path)}
     if literal:
         found["texts"] = [_text(loaded, text, stride, show=not json) for text in literal]
@@ -107,7 +120,8 @@ def _text(loaded: LoadedModel, text: str, stride: int | None, *, show: bool) -> 
 def _power(logprob: float) -> str:
     """exp(logprob) as '3.1e-52', also where a float would be 0."""
     exponent = math.floor(logprob / math.log(10))
-    return f"{math.exp(logprob - exponent * math.log(10)):.2f}e{exponent}"
+    digits = f"{math.exp(logprob - exponent * math.log(10)):.2f}"
+    return f"1.00e{exponent + 1}" if digits == "10.00" else f"{digits}e{exponent}"
 
 
 def _places(
@@ -131,6 +145,8 @@ def _rank(
     from dataclasses import replace
 
     from ownlm.evaluation import ranking
+    from ownlm.masked import MaskedModel
+    from ownlm.verbs import _masked
     from ownlm.verbs._arguments import read_file, read_stdin
 
     path = rank.removeprefix("@")
@@ -138,6 +154,8 @@ def _rank(
     lists = ranking.read_candidates(text, "standard input" if rank == "-" else path)
     if prompt:
         lists = [one if one.prompt else replace(one, prompt=prompt) for one in lists]
+    if isinstance(loaded, MaskedModel):
+        return _masked.rank(loaded, lists, stride, per_byte, json=json)
     ranked = ranking.rank(
         loaded.model, loaded.tokenizer, lists, context=loaded.context, stride=stride, per_byte=per_byte
     )

@@ -22,6 +22,7 @@ RATIO_FROM = 64 << 20  # expanded bytes from which the ratio counts: small files
 LZMA_MEMORY = 1 << 29  # xz -9 needs 65 MB
 ZSTD_WINDOW = 1 << 27  # zstd --ultra -22
 ZSTD_FEED = 1 << 12  # bytes fed at a time: what comes out of them is at most 32,000 times as much
+FEED = 1 << 14  # of the others: what was fed together with a damaged place is lost
 
 
 class _Decompressor(Protocol):
@@ -120,7 +121,9 @@ class Chunks:
         if self.file.stream:
             first = next(self._raw(stream, ZSTD_FEED), b"")
             compression = compression_of(first)
-        raw = self._raw(stream, ZSTD_FEED if compression == "zstd" else CHUNK)
+        raw = self._raw(
+            stream, CHUNK if compression is None else ZSTD_FEED if compression == "zstd" else FEED
+        )
         raw = itertools.chain([first], raw) if first else raw
         if compression is None:
             yield from raw
@@ -146,6 +149,7 @@ class Chunks:
                 try:
                     out = member.decompress(data, CHUNK)
                 except (zlib.error, lzma.LZMAError, OSError) as error:
+                    self.position -= len(data)  # they gave nothing
                     self._stop(compression, str(error))
                     return
                 if out:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from ownlm.corpus.discover import ICONV, SourceFile
 from ownlm.corpus.documents import Document, Dropped
 from ownlm.corpus.encodings import Decoded, NotText, UnknownEncoding, decode
+from ownlm.corpus.kinds import with_file
 from ownlm.corpus.readers.opening import Opened
 from ownlm.corpus.readers.settings import ReadSettings
 from ownlm.corpus.readers.text import EMPTY
@@ -127,16 +128,20 @@ def decode_page(data: bytes) -> Decoded:
 def read(file: SourceFile, settings: ReadSettings, opened: Opened) -> Iterator[Document | Dropped]:
     """One document a page."""
     data = bytearray()
-    for chunk in opened.raw:
-        data += chunk
-        if len(data) > MAX_PAGE:
-            yield Dropped(file.name, f"HTML page over {MAX_PAGE >> 20} MB", bytes=file.size)
-            return
+    try:
+        for chunk in opened.raw:
+            data += chunk
+            if len(data) > MAX_PAGE:
+                yield Dropped(file.name, f"HTML page over {MAX_PAGE >> 20} MB", bytes=file.size)
+                return
+    except OSError as error:
+        yield Dropped(file.name, "cannot be read", error.strerror or str(error), file.size)
+        return
     try:
         decoded = decode_page(bytes(data))
         text = page_text(decoded.text)
     except UnknownEncoding as problem:
-        yield Dropped(file.name, str(problem), "", file.size, ICONV.replace("FILE", f"'{file.path}'"))
+        yield Dropped(file.name, str(problem), "", file.size, with_file(ICONV, file.name))
         return
     except NotText as problem:
         yield Dropped(file.name, f"not text: {problem}", bytes=file.size)

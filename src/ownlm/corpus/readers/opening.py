@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ownlm.corpus.discover import ICONV, SourceFile
 from ownlm.corpus.documents import Dropped
 from ownlm.corpus.encodings import NotText, UnknownEncoding, Utf8Stream
+from ownlm.corpus.kinds import with_file
 from ownlm.corpus.readers.compression import Chunks
 
 
@@ -42,11 +43,16 @@ class Opened:
                 self._any |= bool(chunk)
                 yield chunk
         except UnknownEncoding as problem:
-            self._drop(str(problem), do=ICONV.replace("FILE", f"'{self.file.path}'"))
+            self._drop(str(problem), do=self._iconv())
         except NotText as problem:
             self._drop(f"not text: {problem}")
         except OSError as error:
             self._drop("cannot be read", error.strerror or str(error))
+
+    def _iconv(self) -> str:
+        if self.file.path == "-":
+            return "iconv -f ENCODING -t UTF-8 FILE | ownlm prepare - …"
+        return with_file(ICONV, self.file.name)
 
     def _drop(self, reason: str, detail: str = "", do: str = "") -> None:
         self._dropped.append(Dropped(self.file.name, reason, detail, self.file.size, do))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,9 @@ from ownlm.corpus.readers.text import EMPTY
 
 PEEKED_ROWS = 20  # rows whose keys are the columns of a file without a header
 
-_decode = json.JSONDecoder().decode
+_decoder = json.JSONDecoder()
+_decode = _decoder.decode
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 
 
 class Rows:
@@ -69,14 +71,28 @@ def parse_lines(
         return
     text, replaced = decode_block(block.data, encoding)
     broken = replaced > 0
-    for number, line in enumerate(text.split("\n"), block.line):
-        if not line or line.isspace():
-            continue
+    at, number = 0, block.line - 1
+    while at <= len(text):
+        number += 1
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
         try:
-            row = _decode(line)
-        except (ValueError, RecursionError) as error:
-            yield rows.dropped(number, "not JSON", str(error))
-            continue
+            # One value and nothing else in the line, as almost every line is: no copy of it is made.
+            row, stop = _scan(text, at)
+            plain = stop == end
+        except (StopIteration, ValueError, RecursionError):
+            plain = False
+        if not plain:
+            line = text[at:end]
+            at = end + 1
+            if not line or line.isspace():
+                continue
+            try:
+                row = _decode(line)
+            except (ValueError, RecursionError) as error:
+                yield rows.dropped(number, "not JSON", str(error))
+                continue
+        at = end + 1
         yield rows.document(row, number, encoding, broken)
 
 

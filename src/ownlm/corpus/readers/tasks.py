@@ -7,6 +7,8 @@ decompressed by the main process, in order, and travels as blocks of bytes. A bi
 
 from __future__ import annotations
 
+import difflib
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -125,11 +127,13 @@ def missing_column(file: SourceFile, settings: ReadSettings) -> Dropped | None:
         return Dropped(file.name, "cannot be read", error.strerror or str(error), file.size)
     if found is None:
         return None
-    likely = max(found, key=lambda name: len(found[name]), default="")
     for option, column in (("--column", settings.column), ("--group-by", settings.group_column)):
         if column is not None and column not in found:
             there = f"The columns are {', '.join(found)}"[:400] if found else "Its rows are not objects"
-            do = f"ownlm prepare '{file.name}' {option} '{likely}' …" if found else ""
+            likely = difflib.get_close_matches(column, found, n=1)
+            if option == "--column" and not likely:
+                likely = sorted((name for name in found if found[name]), key=lambda name: -len(found[name]))
+            do = shlex.join(["ownlm", "prepare", file.name, option, likely[0]]) + " …" if likely else ""
             return Dropped(file.name, f'no column "{column}"', there, file.size, do)
     return None
 

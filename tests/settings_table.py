@@ -1,0 +1,203 @@
+"""Every setting of every verb with another value and what must differ by it, or the test that looks at its effect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Typed(NamedTuple):
+    """What a command did: exit code, standard output, standard error, and the folder that it wrote into."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+
+class Differs(NamedTuple):
+    """Words that set the setting to another value, and what of the command must differ then."""
+
+    words: list[str]
+    looked_at: Callable[[Typed], Any]
+
+
+def out(typed: Typed) -> Any:
+    """Standard output of a command that worked."""
+    assert typed.code == 0, typed.err
+    return typed.out
+
+
+NO_BF16 = "this processor has no bf16 arithmetic"
+
+
+def figures(typed: Typed) -> Any:
+    """The three figures of `evaluate --json`, or the reason for a refusal (bf16 where the processor has none)."""
+    if typed.code == 3 and NO_BF16 in typed.err:
+        return NO_BF16
+    content = json.loads(out(typed))
+    return [content[name] for name in ("loss", "perplexity", "bits_per_byte")]
+
+
+def refused(typed: Typed) -> Any:
+    """Whether the command was refused; a device is chosen for real only where there is one."""
+    return typed.code
+
+
+def weights(typed: Typed) -> Any:
+    """The bytes of the trained weights, or the reason for a refusal (bf16 where the processor has none)."""
+    if typed.code == 3 and NO_BF16 in typed.err:
+        return NO_BF16
+    assert typed.code == 0, typed.err
+    return (typed.folder / "run/model.safetensors").read_bytes()
+
+
+def run_json(*names: str) -> Callable[[Typed], Any]:
+    """A value in run.json."""
+
+    def value(typed: Typed) -> Any:
+        assert typed.code == 0, typed.err
+        found: Any = json.loads((typed.folder / "run/run.json").read_text(encoding="utf-8"))
+        for name in names:
+            found = found[name]
+        return found
+
+    return value
+
+
+def lines_with(words: str) -> Callable[[Typed], Any]:
+    """How many lines on standard error hold these words."""
+    return lambda typed: (
+        sum(words in line for line in typed.err.splitlines()) if typed.code == 0 else typed.err
+    )
+
+
+def data_path(typed: Typed) -> Any:
+    """Which folders there are."""
+    assert typed.code == 0, typed.err
+    return sorted(path.name for path in typed.folder.iterdir())
+
+
+PREPARED = "tests/corpus/test_prepare.py::test_every_setting_changes_the_corpus"
+TRAINED = "tests/verbs/test_pretrain.py::test_every_training_setting_changes_the_model"
+LOGGED = "tests/verbs/test_pretrain.py::test_settings_that_change_something_else"
+STARTED = "tests/verbs/test_quickstart.py::"
+SESSION = "tests/training/test_session.py::"
+LENGTHS = "tests/training/test_lengths.py::"
+SET = "tests/training/test_set.py::"
+DEVICE = Differs(["--device", "abacus"], refused)
+
+# verb -> (the words of the plain command, setting -> its effect); {name} stands for a path.
+TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
+    "quickstart": ([], {
+        "sources": STARTED + "test_without_sources_it_reads_pythons_own",
+        "output": STARTED + "test_the_folder_is_named_after_the_first_source",
+        "minutes": STARTED + "test_settings_reach_what_they_are_of",
+        "size": STARTED + "test_settings_reach_what_they_are_of",
+        "seed": STARTED + "test_settings_reach_what_they_are_of",
+        "device": STARTED + "test_settings_reach_what_they_are_of",
+        "json": STARTED + "test_facts_report_and_next_commands",
+    }),
+    "doctor": ([], {"json": "tests/verbs/test_doctor.py::test_json_is_what_python_gets"}),
+    "prepare": ([], {
+        "sources": "tests/corpus/test_prepare.py::test_a_finished_corpus_is_recognised",
+        "output": "tests/verbs/test_prepare.py::test_the_closing_command_trains_on_the_corpus",
+        "vocab_size": f"{PREPARED}[vocab_size]",
+        "tokenizer": "tests/corpus/test_prepare.py::test_a_tokenizer_can_be_taken_from_another_corpus",
+        "tokenizer_type": f"{PREPARED}[tokenizer_type]",
+        "column": f"{PREPARED}[column]",
+        "documents": f"{PREPARED}[documents]",
+        "validation": f"{PREPARED}[validation]",
+        "group_by": f"{PREPARED}[group_by]",
+        "near_duplicates": f"{PREPARED}[near_duplicates]",
+        "exact_duplicates": f"{PREPARED}[exact_duplicates]",
+        "filters": f"{PREPARED}[filters]",
+        "fix_mojibake": "tests/corpus/test_normalise.py::test_mojibake_is_repaired_only_when_asked",
+        "exclude": f"{PREPARED}[exclude]",
+        "seed": f"{PREPARED}[seed]",
+        # Another number of processes must not change the corpus; that is what is looked at.
+        "workers": "tests/corpus/test_pipeline.py::test_one_and_two_workers_and_a_second_time_give_the_same_bytes",
+        "overwrite": "tests/corpus/test_prepare.py::test_a_finished_corpus_is_recognised",
+        "json": "tests/corpus/test_prepare.py::test_json_prints_the_manifest",
+        "config": "tests/verbs/test_prepare.py::test_command_line_settings_file_and_python_make_the_same_corpus",
+    }),
+    "pretrain": (["{corpus}", "-o", "{work}/run", "{tiny}", "--max-steps", "2"], {
+        "corpus": Differs(["{other_corpus}"], run_json("data", "hash")),
+        "output": Differs(["-o", "{work}/another"], data_path),
+        "size": f"{TRAINED}[size]",
+        "minutes": LENGTHS + "test_minutes_become_steps_before_step_1_and_the_printed_command_repeats_the_run",
+        "max_steps": f"{TRAINED}[max_steps]",
+        "num_train_epochs": LENGTHS + "test_tokens_and_epochs_become_steps",
+        "tokens": LENGTHS + "test_tokens_and_epochs_become_steps",
+        "context": f"{TRAINED}[context]",
+        "from_": "tests/verbs/test_pretrain.py::test_continuing_from_a_model",
+        "resume": SESSION + "test_a_run_that_goes_on_from_a_model_is_resumed_from_that_model",
+        "architecture": f"{TRAINED}[architecture]",
+        "set": SET + "test_set_reaches_the_field_of_the_model",
+        "learning_rate": f"{TRAINED}[learning_rate]",
+        "muon_learning_rate": f"{TRAINED}[muon_learning_rate]",
+        "weight_decay": f"{TRAINED}[weight_decay]",
+        "max_grad_norm": f"{TRAINED}[max_grad_norm]",
+        "warmup_steps": f"{TRAINED}[warmup_steps]",
+        "per_device_train_batch_size": f"{TRAINED}[per_device_train_batch_size]",
+        "gradient_accumulation_steps": f"{TRAINED}[gradient_accumulation_steps]",
+        "seed": f"{TRAINED}[seed]",
+        "dtype": Differs(["--dtype", "bfloat16"], weights),
+        "device": DEVICE,
+        "threads": SESSION + "test_threads_are_those_of_torch",
+        "eval_steps": f"{LOGGED}[eval_steps]",
+        "save_steps": f"{LOGGED}[save_steps]",
+        "save_total_limit": SESSION + "test_save_total_limit_keeps_the_newest",
+        "sample_prompt": f"{LOGGED}[sample_prompt]",
+        "logging_steps": Differs(["--logging-steps", "1"], lines_with("MFU")),
+        "overwrite": SESSION + "test_overwrite_removes_nothing_when_the_plan_is_refused",
+        "json": Differs(["--json"], out),
+        "config": "tests/verbs/test_pretrain.py::test_settings_file_and_precedence",
+    }),
+    "generate": (["{run}", "The quick", "--seed", "3", "--temperature", "1.5", "--max-new-tokens", "14"], {
+        "model": Differs(["{other_run}", "The quick"], out),
+        "prompts": Differs(["{run}", "A river"], out),
+        "max_length": "tests/verbs/test_generate.py::test_max_length_counts_the_prompt_and_max_new_tokens_does_not",
+        "max_new_tokens": Differs(["--max-new-tokens", "3"], out),
+        "temperature": Differs(["--temperature", "0.2"], out),
+        "top_k": Differs(["--top-k", "2"], out),
+        "top_p": Differs(["--top-p", "0.3"], out),
+        "min_p": Differs(["--min-p", "0.5"], out),
+        "repetition_penalty": Differs(["--repetition-penalty", "5"], out),
+        "stop": "tests/verbs/test_generate.py::test_a_stop_string_is_neither_printed_nor_passed",
+        "seed": Differs(["--seed", "4"], out),
+        "num_return_sequences": Differs(["--num-return-sequences", "2"], out),
+        "completion_only": Differs(["--completion-only"], out),
+        "device": DEVICE,
+        "dtype": "tests/verbs/test_generate.py::test_dtype_is_the_arithmetic",
+        "json": Differs(["--json"], out),
+    }),
+    "chat": (["{run}"], {"model": Differs(["{other_run}"], lambda typed: typed.err)}),
+    "evaluate": (["{run}", "{file}", "--json"], {
+        "model": Differs(["{other_run}", "{file}"], figures),
+        "texts": Differs(["{run}", "The fox runs home."], figures),
+        "stride": Differs(["--stride", "1"], figures),
+        "batch_size": "tests/verbs/test_evaluate.py::test_batch_size_changes_how_many_windows_are_computed_at_once",
+        "seed": Differs(["--seed", "5"], figures),
+        "dtype": Differs(["--dtype", "bfloat16"], figures),
+        "device": DEVICE,
+        "json": Differs(["--no-json"], out),
+    }),
+    "score": (["{run}", "{file}"], {
+        "model": Differs(["{other_run}", "{file}"], out),
+        "texts": Differs(["{run}", "The fox runs home."], out),
+        "top": Differs(["--top", "3"], out),
+        "rank": "tests/verbs/test_score.py::test_candidates_are_ordered_by_their_probability",
+        "prompt": "tests/verbs/test_score.py::test_a_prompt_stands_before_the_candidates",
+        "per_byte": "tests/verbs/test_score.py::test_candidates_are_ordered_by_their_probability",
+        "stride": Differs(["--stride", "1"], out),
+        "device": DEVICE,
+        "json": Differs(["--json"], out),
+    }),
+    "runs": ([], {
+        "folder": "tests/verbs/test_runs.py::test_a_missing_folder_is_a_usage_error",
+        "json": "tests/verbs/test_runs.py::test_json_and_python_give_the_same_rows",
+    }),
+}  # fmt: skip
