@@ -67,7 +67,7 @@ def find_run(name: str | os.PathLike[str]) -> Path:
 
 
 def _newest() -> Path:
-    runs = list_runs(Path())
+    runs = [run for run in list_runs(Path()) if not run.facts.get("exported")]
     if not runs:
         raise UsageError(
             f"no run found below {Path().resolve()} ({MAX_DEPTH} folders deep).",

@@ -123,3 +123,16 @@ def test_no_such_model(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", "./nowhere", "out"]) == 2
     assert not Path("out").exists()
+
+
+def test_last_is_a_run_and_not_its_export(run, tmp_path, monkeypatch):
+    import shutil
+
+    from ownlm.locate import find_run
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "b-run")
+    ownlm.export("b-run", Path("a-export"))
+    assert find_run("last") == Path("b-run")
+    assert {row["run"]: row["exported"] for row in ownlm.runs(".")} == {"b-run": False, "a-export": True}
+    assert ownlm.load("a-export").taught == ["continues text"]

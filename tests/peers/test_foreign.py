@@ -154,7 +154,7 @@ def test_a_first_space_of_sentencepiece_is_no_text(built):
         streamed = "".join(piece.text for piece in pieces)
         assert streamed == pieces[-1].completion.text == ours.tokenizer.backend.decode(ids)
         spaces += ours.tokenizer.token_bytes(ids[0]).startswith(b" ")
-    assert spaces > 3
+    assert spaces
 
 
 def test_the_answer_has_a_window_of_its_own(built):

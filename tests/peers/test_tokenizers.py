@@ -300,3 +300,19 @@ def test_every_end_token_of_generation_config_ends_an_answer(llama: Path) -> Non
     model = ownlm.load(llama, device="cpu", dtype="float32")
     found = model.complete("The quick fox", max_new_tokens=12, temperature=0)[0]
     assert (found.new_tokens, found.finish_reason) == (len(expected), "stop")
+
+
+def test_a_run_made_with_somebody_elses_tokenizer_starts_texts_as_its_documents_did(
+    llama: Path, text_folder: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    import ownlm
+
+    corpus = ownlm.prepare([str(text_folder)], output=tmp_path / "corpus", tokenizer=str(llama))
+    run = ownlm.pretrain(corpus, output=tmp_path / "run", max_steps=1, **tiny)
+    first = int(corpus.split("train").document(0)[0])
+    tokenizer = ownlm.load(run).tokenizer
+    assert tokenizer.encode_prompt("The")[:1] == tokenizer.prefix_ids == [first] == [2]
+    assert Tokenizer.load(llama).prefix_ids == [1]
+    theirs = upstream(run.path)
+    text = "The quick fox"
+    assert theirs(text, add_special_tokens=False).input_ids == tokenizer.encode(text).tolist()

@@ -18,7 +18,7 @@ from ownlm.corpus.catalogue import BOTH, TRAIN, Catalogue, Decisions
 from ownlm.corpus.hashes import unit
 from ownlm.corpus.settings import PrepareSettings, key
 from ownlm.corpus.split import tail_cut
-from ownlm.corpus.tokenizer import Tokenizer
+from ownlm.corpus.tokenizer import PREPARED, Tokenizer
 from ownlm.corpus.train_tokenizer import SAMPLE_BYTES, train_tokenizer
 from ownlm.hub import local_folder
 
@@ -91,6 +91,8 @@ def load_given(settings: PrepareSettings) -> Tokenizer | None:
         )
     tokenizer = Tokenizer.load(local_folder(settings.tokenizer, tokenizer_only=True))
     _ = tokenizer.eos_id  # without an end token it cannot separate documents: say so before the work
+    if not tokenizer.ours:
+        tokenizer.config[PREPARED] = True
     return tokenizer
 
 

@@ -33,6 +33,8 @@ END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 # Reserved first and for ever, so that chat never resizes the embeddings (ids 0..15).
 SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", PAD, *(f"<|spare_{i}|>" for i in range(12)))
 
+PREPARED = "documents_start_with_eos"  # in tokenizer_config.json of a corpus and of the runs made from it
+
 MAX_FILE_BYTES = 200_000_000  # the largest published tokenizer.json is about 35 MB; anything above is not one
 
 
@@ -156,8 +158,11 @@ class Tokenizer:
 
     @cached_property
     def ours(self) -> bool:
-        """Whether it was trained here: every document, and so every prompt, starts with <|endoftext|>."""
-        return self.type != "given"
+        """Whether documents were prepared with it here: each, and so every prompt, starts with the end token.
+
+        Those trained here always; somebody else's when `prepare --tokenizer` has noted it in its configuration.
+        """
+        return self.type != "given" or self.config.get(PREPARED) is True
 
     def encode_prompt(self, text: str) -> list[int]:
         """What a model reads of a text that it shall continue, prefix included; never empty."""

@@ -5,6 +5,7 @@ every architecture, and memory is one shard.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # What travels with the weights. Never code, never pickles, nothing of a run's checkpoints.
 COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "vocab.txt", "merges.txt", "generation_config.json", "chat_template.jinja", "run.json",
+    "vocab.json", "vocab.txt", "merges.txt", "generation_config.json", "chat_template.jinja",
     "LICENSE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
 
@@ -81,6 +82,10 @@ def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SH
         for file in source.glob(pattern):
             if file.is_file():
                 shutil.copyfile(file, target / file.name)
+    if (source / "run.json").is_file():
+        # What it was taught stays known; `last` and the list of runs must not take it for another run.
+        run = json.loads((source / "run.json").read_text(encoding="utf-8"))
+        write_json(target / "run.json", run | {"exported": True})
     return {
         "tensors": len(sizes),
         "bytes": total,

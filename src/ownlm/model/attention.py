@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ownlm.model.cache import KeyValueCache
 from ownlm.model.config import ModelConfig
-from ownlm.model.layers import Norm, rotate
+from ownlm.model.layers import Linear, Norm, rotate
 
 
 class Attention(nn.Module):
@@ -33,12 +33,12 @@ class Attention(nn.Module):
         self.rotary = config.positions == "rotary" and layer not in config.no_rope_layers
         self.scale = config.attention_scale if config.attention_scale is not None else config.head_dim**-0.5
         if config.fused_qkv:
-            self.qkv_proj = nn.Linear(width, query + 2 * kv, bias=bias)
+            self.qkv_proj = Linear(width, query + 2 * kv, bias=bias)
         else:
-            self.q_proj = nn.Linear(width, query, bias=bias)
-            self.k_proj = nn.Linear(width, kv, bias=bias)
-            self.v_proj = nn.Linear(width, kv, bias=bias)
-        self.o_proj = nn.Linear(query, width, bias=config.attention_output_bias)
+            self.q_proj = Linear(width, query, bias=bias)
+            self.k_proj = Linear(width, kv, bias=bias)
+            self.v_proj = Linear(width, kv, bias=bias)
+        self.o_proj = Linear(query, width, bias=config.attention_output_bias)
         if config.qk_norm != "none":
             per_head = config.qk_norm == "head"
             self.q_norm = Norm(config, config.head_dim if per_head else query, kind="rms")

@@ -148,8 +148,9 @@ def load_model(
 ) -> Transformer:
     """Open a folder as a `Transformer` in eval mode.
 
-    Peak memory is the model and one tensor: names, shapes and dtypes are checked in the files' headers before
-    anything is allocated, then each weight is read into its place.
+    Names, shapes and dtypes are checked in the files' headers before anything is allocated. Weights that are kept
+    as they are stay in the file's memory map; others are read and changed one by one: peak memory is the model and
+    one tensor.
 
     Args:
         dtype: of the weights in memory; None: float32.
@@ -227,17 +228,19 @@ def read_weights(
         places, key=lambda name: (stored.entries[places[name]][0], stored.entries[places[name]].begin)
     )
     for name in order:
-        tensor = stored.read(places[name])
-        if name in transposed:
-            tensor = tensor.T
-        tensor = tensor.to(device=device, dtype=dtype).contiguous()
-        _refuse_nan(tensor, places[name], stored.entries[places[name]].file)
+        entry = stored.entries[places[name]]
+        if entry.dtype == dtype and name not in transposed:
+            tensor = stored.mapped(places[name]).to(device)
+        else:
+            tensor = stored.read(places[name])
+            tensor = (tensor.T if name in transposed else tensor).to(device=device, dtype=dtype).contiguous()
+        _refuse_nan(tensor, places[name], entry.file)
         yield name, tensor
 
 
 def _refuse_nan(tensor: Tensor, name: str, file: Path) -> None:
-    # One NaN or infinity makes the sum one: a pass at the speed of memory; the slow look is for a sum that overflows.
-    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+    # One NaN or infinity makes the sum one: a pass at the speed of memory. A sum may also overflow: then a slow look.
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
         count = int((~torch.isfinite(tensor)).sum())
         raise Refused(
             f"{name} holds {count:,} values that are no numbers (NaN or infinity).",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ownlm.console.errors import Refused, UsageError
 from ownlm.model.config import MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH
-from ownlm.model.layers import ACTIVATIONS
+from ownlm.model.layers import ACTIVATIONS, Embedding, Linear
 
 EncoderActivation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
@@ -128,8 +128,8 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.head = Head(config) if config.head else None
         width = config.hidden_size
-        self.pooler = nn.Linear(width, width) if config.pooler else None
-        self.next_sentence = nn.Linear(width, 2) if config.next_sentence else None
+        self.pooler = Linear(width, width) if config.pooler else None
+        self.next_sentence = Linear(width, 2) if config.next_sentence else None
 
     @property
     def vocab_size(self) -> int:
@@ -193,9 +193,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.token = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.token = Embedding(config.vocab_size, config.hidden_size)
+        self.position = Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class Attention(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads
-        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.query, self.key, self.value, self.output = (Linear(width, width) for _ in range(4))
 
     def forward(self, x_BTC: Tensor, seen_B11T: Tensor | None) -> Tensor:
         """[B, T, C] -> [B, T, C]; `seen` is false at keys that are padding."""
@@ -242,8 +242,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x_BTC: Tensor) -> Tensor:
@@ -277,10 +277,10 @@ class Head(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size)
+        self.decoder = None if config.tie_word_embeddings else Linear(width, config.vocab_size)
         self.activation = F.gelu if config.architecture == "roberta" else ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor, embedding_VC: Tensor) -> Tensor:

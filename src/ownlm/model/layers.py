@@ -20,6 +20,24 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Linear(nn.Linear):
+    """A matrix whose values come from `init_weights` or a file.
+
+    torch's own start would be thrown away; it moves the global random state, and on the meta device it imports
+    torch's compiler, which takes longer than reading a model.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the memory as it is."""
+
+
+class Embedding(nn.Embedding):
+    """A table whose values come from `init_weights` or a file; see `Linear`."""
+
+    def reset_parameters(self) -> None:
+        """Leave the memory as it is."""
+
+
 class Norm(nn.Module):
     """RMS norm x / sqrt(mean(x²) + eps) · w (Zhang & Sennrich 2019, eq. 4) or layer norm with bias."""
 
@@ -78,12 +96,12 @@ class MLP(nn.Module):
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.gated, self.fused = config.mlp == "gated", config.fused_gate_up
         if self.fused:
-            self.gate_up_proj = nn.Linear(width, 2 * inner, bias=bias)
+            self.gate_up_proj = Linear(width, 2 * inner, bias=bias)
         else:
             if self.gated:
-                self.gate_proj = nn.Linear(width, inner, bias=bias)
-            self.up_proj = nn.Linear(width, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, width, bias=bias)
+                self.gate_proj = Linear(width, inner, bias=bias)
+            self.up_proj = Linear(width, inner, bias=bias)
+        self.down_proj = Linear(inner, width, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x_BTC: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Stored weights of a folder: one safetensors file or many with an index; checked whole before anything is read.
 
-Tensors are read with plain reads into memory that the model already owns. A memory map would be as fast, but its
-pages count as the process's memory beside the copy, and a file that is replaced meanwhile would change the model
-or kill the process.
+A tensor is used where it lies, in a private memory map of its file (`mapped`), or is read into memory of its own
+(`read`): the first when it is kept as it is, the second when it is changed on the way, because pages of a map that
+were looked at count as the process's memory beside the changed copy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -53,6 +53,7 @@ class StoredWeights:
         self.folder = folder
         self.entries: dict[str, Entry] = {}
         self._open: dict[Path, BinaryIO] = {}
+        self._maps: dict[Path, torch.UntypedStorage] = {}
         for file in self._files():
             self._add(file)
 
@@ -153,6 +154,21 @@ class StoredWeights:
                     raise Refused("the file became shorter while it was read.", where=entry.file)
                 left = left[count:]
         return tensor
+
+    def mapped(self, name: str) -> Tensor:
+        """A tensor in its stored dtype that reads the file when it is looked at; writing to it does not write there."""
+        entry = self.entries[name]
+        if entry.begin % entry.dtype.itemsize or not entry.end - entry.begin:
+            return self.read(name)
+        if entry.file not in self._maps:
+            size = entry.file.stat().st_size
+            if size < entry.end:
+                raise Refused("the file became shorter while it was read.", where=entry.file)
+            storage = torch.UntypedStorage.from_file(str(entry.file), shared=False, nbytes=size)
+            self._maps[entry.file] = cast(torch.UntypedStorage, storage)
+        whole = torch.empty(0, dtype=entry.dtype)
+        whole.set_(self._maps[entry.file], entry.begin // entry.dtype.itemsize, entry.shape)  # type: ignore[call-overload]
+        return whole
 
     def _stream(self, file: Path) -> BinaryIO:
         if file not in self._open:

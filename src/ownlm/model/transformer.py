@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ownlm.model.attention import Attention, position_mask, window_mask
 from ownlm.model.cache import KeyValueCache
 from ownlm.model.config import ModelConfig
-from ownlm.model.layers import MLP, Norm, rotary_tables
+from ownlm.model.layers import MLP, Embedding, Linear, Norm, rotary_tables
 
 
 class Block(nn.Module):
@@ -37,18 +37,16 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embedding = Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = (
-            nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            Embedding(config.max_position_embeddings, config.hidden_size)
             if config.positions == "learned"
             else None
         )
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = Norm(config, config.hidden_size)
         self.lm_head = (
-            None
-            if config.tie_word_embeddings
-            else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
         )
         self._rotary: tuple[Tensor, Tensor] | None = None
         assert self.num_parameters() == config.num_parameters(), "the config's counters must add up"

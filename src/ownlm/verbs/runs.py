@@ -48,6 +48,7 @@ def _row(path: Path, facts: dict[str, Any], problem: str) -> dict[str, Any]:
         "seconds": cost.get("seconds"),
         "taught": facts.get("taught"),
         "finished": facts.get("finished"),
+        "exported": bool(facts.get("exported")),
         "problem": problem or None,
     }
 
@@ -77,6 +78,8 @@ def _short_path(path: object) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     bits = row["bits_per_byte"]
     state = {True: "finished", False: "not finished"}.get(row["finished"], "unknown")
+    if row["exported"]:
+        state = "exported"
     return [
         row["run"],
         output.human_count(row["parameters"]) if row["parameters"] else "",
