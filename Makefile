@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not clients and not long" $(ARGS)
 
-test-clients: $(VENV)/.installed-test
+test-clients: $(VENV)/.installed-clients
 	$(BIN)/python -m pytest -m "clients and not long" $(ARGS)
 
 test-long: $(VENV)/.installed-test
@@ -32,6 +32,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/say_size.py
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,test]'
+	touch $@
+
+$(VENV)/.installed-clients: $(VENV)/.installed-test
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,documents,test]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

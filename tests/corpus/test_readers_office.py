@@ -35,8 +35,8 @@ def docx(path: Path, *paragraphs: str) -> None:
         )
 
 
+@pytest.mark.clients
 def test_word(tmp_path: Path, read: Read) -> None:
-    pytest.importorskip("markitdown")
     docx(tmp_path / "a.docx", "First paragraph.", "第二段。")
     (tmp_path / "b.docx").write_bytes(b"PK\x03\x04 not an archive")
     docx(tmp_path / "c.docx")
@@ -51,9 +51,10 @@ def test_word(tmp_path: Path, read: Read) -> None:
     ]
 
 
+@pytest.mark.clients
 def test_excel(tmp_path: Path, read: Read) -> None:
-    pytest.importorskip("markitdown")
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     book = openpyxl.Workbook()
     book.active.append(["name", "价格"])
     book.active.append(["apple", 3])
@@ -63,10 +64,52 @@ def test_excel(tmp_path: Path, read: Read) -> None:
     assert "价格" in document.text
 
 
+@pytest.mark.clients
+def test_powerpoint(tmp_path: Path, read: Read) -> None:
+    import pptx
+
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[5])
+    slide.shapes.title.text = "The river 河"
+    deck.save(tmp_path / "a.pptx")
+    (document,), _ = read(tmp_path)
+    assert "The river 河" in document.text
+
+
+def write_pdf(path: Path, text: str) -> None:
+    """A PDF of one page with one line."""
+    stream = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        b"/Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    data, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    table += b"".join(b"%010d 00000 n \n" % place for place in places)
+    trailer = b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, len(data))
+    path.write_bytes(data + table + trailer)
+
+
+@pytest.mark.clients
+def test_pdf(tmp_path: Path, read: Read) -> None:
+    write_pdf(tmp_path / "a.pdf", "The river runs to the sea")
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 and then nothing")
+    documents, dropped = read(tmp_path)
+    assert [document.text.strip() for document in documents] == ["The river runs to the sea"]
+    assert len(dropped) == 1 and Path(dropped[0].where).name == "b.pdf"
+
+
+@pytest.mark.clients
 def test_a_zip_bomb_is_refused_before_it_is_opened(
     tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("markitdown")
     monkeypatch.setattr(office, "_converter", lambda: pytest.fail("the converter saw it"))
     docx(tmp_path / "bomb.docx", "a" * (40 << 20))
     with zipfile.ZipFile(tmp_path / "many.docx", "w") as archive:

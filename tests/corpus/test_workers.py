@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from ownlm.corpus.workers import ahead
+from ownlm.corpus.shards import Corpus
+from ownlm.corpus.workers import ahead, start_method
 
 
 def test_reading_ahead_gives_the_same_items_in_order() -> None:
@@ -52,3 +57,26 @@ def test_leaving_early_ends_the_thread() -> None:
     next(coming)
     coming.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_processes_are_copies_only_where_no_other_thread_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    assert start_method() == ("fork" if sys.platform == "linux" else "spawn")
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    assert start_method() == "spawn"
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    assert start_method() == "spawn"
+
+
+def test_copies_and_new_processes_make_the_same_corpus(text_folder: Path, tmp_path: Path) -> None:
+    """Typed in a shell the workers are copies; started beside torch they are new processes."""
+    import torch  # noqa: F401 - what makes the difference
+
+    import ownlm
+
+    here = ownlm.prepare([str(text_folder)], output=tmp_path / "here", vocab_size=400, workers=2)
+    command = [sys.executable, "-m", "ownlm", "prepare", str(text_folder), "-o", str(tmp_path / "shell")]
+    subprocess.run([*command, "--vocab-size", "400", "--workers", "2", "-q"], check=True)
+    assert Corpus.open(tmp_path / "shell").hash == here.hash

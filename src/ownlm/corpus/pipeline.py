@@ -32,7 +32,7 @@ from ownlm.corpus.settings import PrepareSettings, key
 from ownlm.corpus.shards import INDEX_DTYPE, MANIFEST, SPLITS, Corpus, ShardWriter, token_dtype
 from ownlm.corpus.staging import StageTask, fingerprint, stage
 from ownlm.corpus.train_tokenizer import check_vocab_size
-from ownlm.corpus.workers import ONE_PROCESS, Workers, ahead, cores
+from ownlm.corpus.workers import ONE_PROCESS, Workers, ahead, cores, start_method
 
 EXPANSION = 3  # of compressed text: Chinese in xz has 2.2, English 3 to 4
 MIN_BYTES = 1000  # less text than this teaches nothing
@@ -140,7 +140,7 @@ class _Preparation:
             return self.settings.workers == 1
         known_sizes = not any(file.stream for file in self.files)
         text = sum(file.size * (1 if file.compression is None else EXPANSION) for file in self.files)
-        return known_sizes and text < ONE_PROCESS
+        return known_sizes and text < ONE_PROCESS[start_method()]
 
     def _discover(self) -> tuple[Found, list[SourceFile]]:
         """The sources, and the validation files, which are not among them."""

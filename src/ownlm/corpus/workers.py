@@ -21,9 +21,9 @@ from ownlm.console.errors import OwnlmError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# Two worker processes cost 0.8 s of CPU (spawning, imports, two tokenizers); 18 MB of short Chinese documents
-# are read and encoded in 1.4 s by one process, with a thread that decompresses. On two cores that breaks even.
-ONE_PROCESS = 32 * 2**20  # bytes of text below which there is no other process
+# Below this much text one process, with a thread that decompresses, is as quick as several: 18 MB of short Chinese
+# documents take it 2.4 s, two copies of it 2.0 s, two new processes (imports, tokenizers: 0.8 s of CPU) 2.3 s.
+ONE_PROCESS = {"fork": 4 * 2**20, "spawn": 32 * 2**20}  # bytes of text by the way in which processes start
 POLL_SECONDS = 0.2  # how often the progress line hears from the workers
 AHEAD = 2  # tasks in flight per worker: it is never idle, and few results wait for their turn
 
@@ -51,8 +51,18 @@ def ahead(items: Iterable[Task]) -> Iterator[Task]:
             yield item
 
 
+def start_method() -> str:
+    """How processes start: a copy of this one costs 10 ms, a new one imports the package again (0.4 s of CPU).
+
+    A copy is safe only where no other thread exists: a lock that such a thread holds would stay locked in the
+    copy for ever. torch starts threads of its own. Workers behave alike either way.
+    """
+    alone = sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules
+    return "fork" if alone else "spawn"
+
+
 class Workers:
-    """A pool of spawned processes, started with the first task; used as a context manager.
+    """A pool of processes, started with the first task; used as a context manager.
 
     Args:
         count: processes; 1 runs everything in this process.
@@ -62,7 +72,7 @@ class Workers:
         self.count = max(count, 1)
         self._pool: ProcessPoolExecutor | None = None
         self._others = {child.pid for child in multiprocessing.active_children()}
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(start_method())
         self._counter = context.Value("q", 0) if self.count > 1 else None
         self._seen = 0
         if self.count > 1:

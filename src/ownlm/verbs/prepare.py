@@ -61,7 +61,7 @@ def prepare(
         fix_mojibake: repair text that was once decoded wrongly (needs the extra data).
         exclude: leave out what matches this pattern, as in .gitignore (may be repeated).
         seed: of the split and the tokenizer's sample.
-        workers: processes; when not given all cores, or one for less than 32 MB of text.
+        workers: processes; when not given all cores, or one for little text.
         overwrite: replace a corpus that is in the output folder.
         json: print the manifest on stdout.
         config: a YAML file with these settings.
