@@ -178,7 +178,10 @@ def _native(
     path: Path, tokenizer: Tokenizer, device: str, dtype: str, max_context: int | None
 ) -> LoadedModel:
     """Open a model of a family that is built in."""
+    import torch
+
     from ownlm.engine.engine import Engine
+    from ownlm.engine.torch_backend import chosen_dtype
     from ownlm.model.checkpoint import load_model, read_config
     from ownlm.model.encoder_families import is_masked
 
@@ -186,7 +189,9 @@ def _native(
         from ownlm.masked import load_masked
 
         return load_masked(path, tokenizer, device=device, dtype=dtype, max_context=max_context)
-    weights = load_model(path, device=device, dtype=_stored_dtype(path) if dtype == "auto" else None)
+    # At once in the dtype that is computed in: converting later would hold the model twice.
+    wanted = chosen_dtype(dtype, _stored_dtype(path), torch.device(device))
+    weights = load_model(path, device=device, dtype=wanted)
     if tokenizer.vocab_size > weights.config.vocab_size:
         raise Refused(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {weights.config.vocab_size:,}.",
@@ -276,12 +281,13 @@ def draw_seed() -> int:
     return secrets.randbelow(10**9)
 
 
-def _stored_dtype(path: Path) -> torch.dtype | None:
-    """bfloat16 when config.json says so; else None, which loads float32."""
+def _stored_dtype(path: Path) -> torch.dtype:
+    """bfloat16 when config.json says so; else float32, which holds every value of float16 too."""
     import torch
 
     content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return torch.bfloat16 if content.get("dtype", content.get("torch_dtype")) == "bfloat16" else None
+    is_bf16 = content.get("dtype", content.get("torch_dtype")) == "bfloat16"
+    return torch.bfloat16 if is_bf16 else torch.float32
 
 
 def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
