@@ -162,3 +162,32 @@ def test_leaving_early_frees_the_engine(model):
     assert model.engine.busy
     pieces.close()
     assert not model.engine.busy
+
+
+# ---- several callers of one model
+
+OPTIONS = {"max_new_tokens": 12, "stop": ["e"]}
+
+
+def test_two_streams_that_take_turns_are_what_each_is_alone(model):
+    alone = [model.complete(text, seed=n, **OPTIONS)[0] for n, text in enumerate(("The fox", "Rain"))]
+    streams = [model.stream(text, seed=n, **OPTIONS) for n, text in enumerate(("The fox", "Rain"))]
+    found = [[next(stream)] for stream in streams]
+    assert model.complete("The fox", seed=0, **OPTIONS)[0] == alone[0]  # a third one in between
+    for pieces, stream in zip(found, streams):
+        pieces.extend(stream)
+    assert [pieces[-1].completion for pieces in found] == alone
+    assert ["".join(piece.text for piece in pieces) for pieces in found] == [c.text for c in alone]
+    assert not model.engine.busy
+
+
+def test_threads_that_share_a_model_get_their_own_texts(model):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def text(seed: int) -> object:
+        return model.complete("The fox", seed=seed, **OPTIONS)
+
+    alone = [text(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(text, range(6))) == alone
+    assert not model.engine.busy

@@ -11,7 +11,7 @@ import torch
 
 import ownlm
 from ownlm.console.errors import Refused, UsageError
-from ownlm.loaded import DEFAULT_NEW_TOKENS, read_run
+from ownlm.loaded import DEFAULT_NEW_TOKENS, read_run, stop_ids
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,23 @@ def test_damaged_folders_are_refused_by_name(copy, text_folder, tmp_path):
         ownlm.load(copy)
     with pytest.raises(UsageError, match="no such run folder"):
         ownlm.load(tmp_path / "nowhere")
+
+
+def test_the_token_that_ends_a_text_may_be_named_elsewhere(copy):
+    """By special_tokens_map.json, or by its id alone in generation_config.json."""
+    spec = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in spec["added_tokens"]:
+        token["content"] = token["content"].replace("<|endoftext|>", "<end>")
+    spec["model"]["vocab"] = {
+        k.replace("<|endoftext|>", "<end>"): i for k, i in spec["model"]["vocab"].items()
+    }
+    end = next(token["id"] for token in spec["added_tokens"] if token["content"] == "<end>")
+    (copy / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    (copy / "tokenizer_config.json").write_text("{}")
+    (copy / "special_tokens_map.json").write_text('{"eos_token": "<end>"}')
+    assert ownlm.load(copy).tokenizer.eos_id == end
+    (copy / "special_tokens_map.json").unlink()
+    (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 5]}))
+    loaded = ownlm.load(copy)
+    assert stop_ids(copy, loaded.tokenizer, loaded.model.config.vocab_size) == (end, 5)
+    assert loaded.generate("The fox", max_new_tokens=3, seed=1).startswith("The fox")

@@ -1,9 +1,7 @@
-"""Filling masks, pseudo-log-likelihood and the verbs on masked models, beside transformers on the same folder."""
+"""Filling masks and pseudo-log-likelihood, beside transformers on the same folder."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,81 +9,17 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, normalizers, pre_tokenizers
 
 import ownlm
-from ownlm import cli
 from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus.tokenizer import Tokenizer
-from ownlm.evaluation.compression import bits_per_byte
 from ownlm.evaluation.pseudo import parts
 from ownlm.masked import MaskedModel
 
 transformers = pytest.importorskip("transformers")
 
-WINDOW = 20  # tokens, those around the text included
-LINES = [
-    "The quick brown fox jumps over the lazy dog.",
-    "A river runs to the sea, and the river runs again.",
-    "Rain falls on the hills; the fox runs home.",
-    "Paris is the capital of France. The sea is wide.",
-]
-LONG = " ".join(LINES)
-BERT, ROBERTA = "bert", "roberta"
-
-
-def wordpiece() -> Any:
-    """A lower-casing WordPiece tokenizer as BERT's."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False)
-    made.train_from_iterator(LINES * 3, trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special))
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names)
-
-
-def byte_level() -> Any:
-    """A byte-level BPE tokenizer as RoBERTa's, whose mask takes the space before it."""
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    made = tokenizers.Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    made.train_from_iterator(LINES * 3, trainer)
-    made.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True, special=True)])
-    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", cls_token="<s>",
-        sep_token="</s>", unk_token="<unk>", mask_token=tokenizers.AddedToken("<mask>", lstrip=True, special=True),
-    )  # fmt: skip
-
-
-def build(kind: str, folder: Path) -> None:
-    """A random masked model with its tokenizer, saved by transformers; weights far from flat."""
-    tokenizer = wordpiece() if kind == BERT else byte_level()
-    tokenizer.save_pretrained(folder)
-    offset = 0 if kind == BERT else 2
-    name = "Bert" if kind == BERT else "Roberta"
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=WINDOW + offset, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    torch.manual_seed(3)
-    model = getattr(transformers, f"{name}ForMaskedLM")(config)
-    for parameter in model.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.2)
-    model.save_pretrained(folder)
+from tests.peers.masked_models import BERT, LINES, LONG, ROBERTA, WINDOW, build, byte_level, wordpiece
 
 
 @pytest.fixture(scope="module", params=[BERT, ROBERTA])
@@ -342,147 +276,6 @@ def test_few_rows_at_once_where_all_logits_come(bert, monkeypatch):
     assert max(sizes) == limit
 
 
-# ---- the verbs
-
-
-def run(capsys, *words: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a command."""
-    try:
-        code = cli.main(list(words))
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    printed = capsys.readouterr()
-    return int(code or 0), printed.out, printed.err
-
-
-def test_generate_prints_the_text_and_says_the_candidates(capsys, bert):
-    model = ownlm.load(bert, device="cpu")
-    text = "The [MASK] runs to the [MASK]"
-    code, printed, said = run(capsys, "generate", str(bert), text, "--device", "cpu")
-    found = model.fill(text)
-    assert (code, printed) == (0, found.text + "\n")
-    for mask in found.masks:
-        assert len(mask.candidates) == 5
-        for candidate in mask.candidates:
-            assert f'"{candidate}" {candidate.probability:.3g}' in said
-    assert "No mask saw" in said
-
-
-def test_generate_as_json_with_more_candidates_and_texts(capsys, bert):
-    texts = ["The [MASK]", "[MASK] runs"]
-    code, printed, _ = run(capsys, "generate", str(bert), *texts, "--top-k", "7", "--json", "--device", "cpu")
-    model = ownlm.load(bert, device="cpu")
-    found = json.loads(printed)["filled"]
-    assert code == 0 and found == [model.fill(text, top=7).as_dict() for text in texts]
-    assert [len(one["masks"][0]["candidates"]) for one in found] == [7, 7]
-
-
-def test_generate_without_a_mask_says_what_to_type(capsys, bert):
-    code, printed, said = run(capsys, "generate", str(bert), "The river", "--device", "cpu")
-    assert code == 2 and printed == "" and "there is no [MASK]" in said and "ownlm generate" in said
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        ["--temperature", "0.5"], ["--max-new-tokens", "5"], ["--max-length", "5"], ["--top-p", "0.5"],
-        ["--min-p", "0.1"], ["--repetition-penalty", "1.1"], ["--stop", "x"], ["--seed", "1"],
-        ["--num-return-sequences", "2"], ["--completion-only"],
-    ],
-)  # fmt: skip
-def test_options_of_sampling_are_refused(capsys, bert, option):
-    code, printed, said = run(capsys, "generate", str(bert), "The [MASK]", "--device", "cpu", *option)
-    assert code == 2 and printed == ""
-    assert option[0] in said and "no effect with a masked model" in said
-
-
-def test_score_of_a_text(capsys, bert):
-    model = ownlm.load(bert, device="cpu")
-    wanted = model.pseudo.score(LINES[1]).logprobs
-    code, printed, said = run(capsys, "score", str(bert), LINES[1], "--json", "--device", "cpu")
-    found = json.loads(printed)
-    assert code == 0 and "not comparable" in found["note"]
-    (one,) = found["texts"]
-    assert one["pseudo_logprob"] == pytest.approx(wanted.sum())
-    assert [t["logprob"] for t in one["tokens"]] == pytest.approx(wanted.tolist())
-    assert [t["token"] for t in one["tokens"]][:3] == ["A", "river", "runs"]
-    assert "logprob" not in one and "bits_per_byte" not in one
-    code, printed, said = run(capsys, "score", str(bert), LINES[1], "--device", "cpu")
-    assert code == 0 and f"{wanted.sum():.4f}" in printed and "not comparable" in said
-
-
-def test_score_of_a_file_names_places(capsys, bert, tmp_path):
-    file = tmp_path / "notes.txt"
-    file.write_text("\n".join(LINES[:3]) + "\n", encoding="utf-8")
-    code, printed, _ = run(capsys, "score", str(bert), str(file), "--top", "4", "--json", "--device", "cpu")
-    places = json.loads(printed)["places"]
-    scored = ownlm.load(bert, device="cpu").pseudo.score(file.read_text())
-    assert code == 0
-    assert [place["logprob"] for place in places] == pytest.approx(sorted(scored.logprobs)[:4])
-    for place in places:
-        line = LINES[place["line"] - 1]
-        assert line[place["column"] - 1 :].startswith(place["token"])
-
-
-def test_rank_orders_by_the_text_as_a_whole(capsys, bert, tmp_path):
-    file = tmp_path / "heard.txt"
-    file.write_text("river runs\nsea runs\nfox falls\n", encoding="utf-8")
-    code, printed, _ = run(
-        capsys, "score", str(bert), "--rank", str(file), "--prompt", "The ", "--json", "--device", "cpu"
-    )
-    (found,) = json.loads(printed)
-    model = ownlm.load(bert, device="cpu")
-    sums = {c: float(model.pseudo.score(f"The {c}").logprobs.sum()) for c in file.read_text().splitlines()}
-    assert code == 0
-    assert [r["candidate"] for r in found["ranked"]] == sorted(sums, key=lambda c: -sums[c])
-    assert found["ranked"][0]["pseudo_logprob"] == pytest.approx(max(sums.values()))
-
-
-def test_evaluate_says_that_its_figures_are_pseudo(capsys, bert, tmp_path):
-    for number, line in enumerate(LINES):
-        (tmp_path / f"{number}.txt").write_text(line, encoding="utf-8")
-    code, printed, _ = run(capsys, "evaluate", str(bert), str(tmp_path), "--json", "--device", "cpu")
-    found = json.loads(printed)
-    model = ownlm.load(bert, device="cpu")
-    scored = [model.pseudo.score(line) for line in LINES]
-    nats, size = -sum(s.logprobs.sum() for s in scored), sum(len(line.encode()) for line in LINES)
-    tokens = sum(len(s.logprobs) for s in scored)
-    assert code == 0 and (found["tokens"], found["bytes"], found["documents"]) == (tokens, size, len(LINES))
-    assert found["pseudo_bits_per_byte"]["value"] == pytest.approx(nats / math.log(2) / size)
-    assert found["pseudo_loss"]["value"] == pytest.approx(nats / tokens)
-    assert found["pseudo_perplexity"]["value"] == pytest.approx(math.exp(nats / tokens))
-    assert not {"loss", "perplexity", "bits_per_byte"} & found.keys()
-    assert "not comparable with a causal model" in found["note"]
-    assert found["baselines"] == pytest.approx(bits_per_byte("".join(LINES).encode()))
-    assert found["unknown_tokens"] == 0
-    code, printed, said = run(capsys, "evaluate", str(bert), str(tmp_path), "--device", "cpu")
-    assert code == 0 and all(line.startswith("pseudo ") for line in printed.splitlines())
-    assert "not comparable" in said
-
-
-def test_evaluate_counts_what_the_vocabulary_lacks(capsys, bert):
-    code, _, said = run(capsys, "evaluate", str(bert), "The river 春 runs", "--device", "cpu")
-    assert code == 0 and "1 tokens (25.0%) stand for what the vocabulary lacks" in said
-
-
-def test_evaluate_without_a_text_says_that_there_is_no_corpus(capsys, bert):
-    code, _, said = run(capsys, "evaluate", str(bert), "--device", "cpu")
-    assert code == 3 and "ownlm evaluate" in said
-
-
-def test_chat_says_what_a_masked_model_does(capsys, bert):
-    code, _, said = run(capsys, "chat", str(bert))
-    assert code == 3 and "fills masks" in said and "[MASK]" in said
-
-
-def test_a_model_without_a_head_says_so(capsys, bert, tmp_path):
-    transformers.BertModel.from_pretrained(bert).save_pretrained(tmp_path)
-    transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
-    code, _, said = run(capsys, "generate", str(tmp_path), "The [MASK]", "--device", "cpu")
-    assert code == 3 and "no head" in said
-    assert ownlm.load(tmp_path, device="cpu").model.hidden(torch.tensor([[2, 9, 3]])).shape == (1, 3, 32)
-
-
 def test_a_tokenizer_that_does_not_belong(bert, tmp_path):
     model = ownlm.load(bert, device="cpu")
     with pytest.raises(Refused, match="do not belong together"):
@@ -490,22 +283,22 @@ def test_a_tokenizer_that_does_not_belong(bert, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "stored", "arithmetic", "held"),
+    ("asked", "stored", "multiplies_bf16", "held"),
     [
-        ("auto", "float32", "bfloat16", torch.float32),
-        ("auto", "bfloat16", "bfloat16", torch.bfloat16),
-        ("auto", "bfloat16", "float32", torch.float32),  # a processor without bf16 arithmetic
-        ("bfloat16", "float32", "bfloat16", torch.bfloat16),
-        ("float32", "bfloat16", "bfloat16", torch.float32),
+        ("auto", "float32", True, torch.float32),
+        ("auto", "bfloat16", True, torch.bfloat16),
+        ("auto", "bfloat16", False, torch.float32),
+        ("bfloat16", "float32", True, torch.bfloat16),
+        ("float32", "bfloat16", True, torch.float32),
     ],
 )
-def test_the_dtype_in_memory(bert, tmp_path, monkeypatch, asked, stored, arithmetic, held):
-    from ownlm.training import setup
+def test_the_dtype_in_memory(bert, tmp_path, monkeypatch, asked, stored, multiplies_bf16, held):
+    from ownlm.engine import torch_backend
 
     kept = transformers.AutoModelForMaskedLM.from_pretrained(bert, dtype=getattr(torch, stored))
     kept.save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
-    monkeypatch.setattr(setup, "choose_dtype", lambda dtype, device: arithmetic)
+    monkeypatch.setattr(torch_backend, "bf16_pays", lambda: multiplies_bf16)
     model = ownlm.load(tmp_path, device="cpu", dtype=asked)
     assert {p.dtype for p in model.model.parameters()} == {held}
     (candidate,) = model.fill("The [MASK]", top=1).masks[0].candidates

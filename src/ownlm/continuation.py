@@ -176,8 +176,6 @@ def continue_texts(
 ) -> Iterator[Piece]:
     """Continue prompts, all at the same time; yields text as it becomes certain.
 
-    The engine must not be shared with another caller in the meantime: its events would be lost here.
-
     Args:
         prompts: from `encode_prompt`.
         settings: one for each prompt.
@@ -195,8 +193,10 @@ def continue_texts(
             for index in range(sampling.n):
                 writing[request_id, index] = _Writing(prompt, sampling.seed, stop)
         while writing:
-            for event in engine.step():
+            for event in engine.step_for(numbers.keys()):
                 key = (event.request_id, event.index)
+                if key not in writing:  # a stop string has ended it; what follows was computed before
+                    continue
                 data = tokenizer.token_bytes(event.token_id)
                 if not writing[key].tokens and not writing[key].prompt.text:
                     # The space that sentencepiece puts before every text is not part of it.

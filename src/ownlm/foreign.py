@@ -34,7 +34,7 @@ from ownlm.foreign_open import (
     window,
 )
 from ownlm.loaded import LoadedModel, read_run
-from ownlm.model.checkpoint import read_config
+from ownlm.model.checkpoint import read_config, stored_dtype
 from ownlm.model.fields import NotNative
 from ownlm.model.stored import StoredWeights
 
@@ -144,9 +144,9 @@ def load_foreign(
     kind = kind_of(content, path / "config.json")
     with StoredWeights(path):
         pass  # pickles, damaged files and links out of the folder are refused here
-    own = torch.bfloat16 if content.get("dtype", content.get("torch_dtype")) == "bfloat16" else torch.float32
+    held = chosen_dtype(dtype, stored_dtype(content), torch.device(device))
     with silence():
-        inner = open_model(path, kind, chosen_dtype(dtype, own, torch.device(device)), device)
+        inner = open_model(path, kind, held, device)
         context, notes = window(inner.config, tokenizer, kind, max_context)
         loaded = _wrapped(path, tokenizer, kind, inner, context, device)
     if kind != MASKED and loaded.model.cache_name is None:

@@ -160,33 +160,46 @@ def _is_complete(folder: Path, tokenizer_only: bool) -> bool:
 
 def _into_cache(listing: Listing, files: list[HubFile]) -> Path:
     """Fetch what the cache lacks; links are made only when everything is there, so a snapshot is never half."""
+    from huggingface_hub.utils import WeakFileLock
+
     folder = storage(listing.name.repository)
-    snapshot, parts = folder / "snapshots" / listing.commit, folder / ".ownlm"
-    missing = [file for file in files if not _has_size(snapshot / file.name, file.size)]
-    if missing:
+    snapshot = folder / "snapshots" / listing.commit
+    lock = folder.parent / ".locks" / folder.name / "ownlm.lock"
+    if not all(_has_size(snapshot / file.name, file.size) for file in files):
         try:
-            parts.mkdir(parents=True, exist_ok=True)
+            for needed in (folder, lock.parent):  # other tools keep their locks there too
+                needed.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OwnlmError(
                 f"the cache cannot be written: {error.strerror}.", where=folder, do="HF_HOME=another/folder"
             ) from None
-        wanted = [file for file in missing if not _has_size(folder / "blobs" / file.digest, file.size)]
+        # Another process that fetches the same model waits, and finds everything there.
+        with WeakFileLock(lock):
+            _fetch_missing(listing, files, folder, snapshot)
+    if listing.name.revision != listing.commit:
+        reference = folder / "refs" / listing.name.revision
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(listing.commit, encoding="utf-8")
+    return snapshot
+
+
+def _fetch_missing(listing: Listing, files: list[HubFile], folder: Path, snapshot: Path) -> None:
+    missing = [file for file in files if not _has_size(snapshot / file.name, file.size)]
+    wanted = [file for file in missing if not _has_size(folder / "blobs" / file.digest, file.size)]
+    parts = folder / ".ownlm"
+    parts.mkdir(exist_ok=True)
+    if wanted:
         make_room(listing, wanted, parts)
         with fetching(listing, wanted) as progress:
             for file in wanted:
                 fetch_file(
                     listing, file, folder / "blobs" / file.digest, parts / f"{file.digest}.part", progress
                 )
-        snapshot.mkdir(parents=True, exist_ok=True)
-        for file in missing:
-            _link(folder / "blobs" / file.digest, snapshot / file.name)
-        if not any(parts.iterdir()):
-            parts.rmdir()
-    if listing.name.revision != listing.commit:
-        reference = folder / "refs" / listing.name.revision
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(listing.commit, encoding="utf-8")
-    return snapshot
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for file in missing:
+        _link(folder / "blobs" / file.digest, snapshot / file.name)
+    if not any(parts.iterdir()):
+        parts.rmdir()
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -116,10 +116,15 @@ def in_time(call: Callable[[], T], name: object) -> T:
 
 
 def request_headers() -> dict[str, str]:
-    """The token, when there is one, and nothing about this machine; answers uncompressed, so that they have a size."""
-    from huggingface_hub.utils import build_hf_headers
+    """The token, when there is one, and nothing about this machine; answers uncompressed, so that they have a size.
 
-    return {**build_hf_headers(), "user-agent": f"ownlm/{__version__}", "accept-encoding": "identity"}
+    Made here: the library's own function first asks the hub how to recognise the program that calls it.
+    """
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    login = {"authorization": f"Bearer {token}"} if token else {}
+    return {**login, "user-agent": f"ownlm/{__version__}", "accept-encoding": "identity"}
 
 
 def get_json(name: HubName, address: str) -> Any:

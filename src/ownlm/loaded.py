@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ownlm.console.errors import Refused, UsageError
 from ownlm.continuation import Completion, Piece, Prompt, continue_texts, encode_prompt
+from ownlm.json_files import read_object
+from ownlm.locate import RUN_FILE, find_run
 
 if TYPE_CHECKING:
-    import torch
-
     from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.engine.engine import Engine
     from ownlm.engine.requests import SamplingSettings
@@ -161,8 +160,8 @@ def load(
         return model
     path = resolve(model)  # before torch is loaded: a wrong name is said at once
     from ownlm.corpus.tokenizer import Tokenizer
+    from ownlm.machine.device import choose_device
     from ownlm.model.fields import NotNative
-    from ownlm.training.setup import choose_device
 
     where = choose_device(device)
     tokenizer = Tokenizer.load(path)
@@ -182,15 +181,16 @@ def _native(
 
     from ownlm.engine.engine import Engine
     from ownlm.engine.torch_backend import chosen_dtype
-    from ownlm.model.checkpoint import load_model, read_config
+    from ownlm.model.checkpoint import load_model, read_config, stored_dtype
     from ownlm.model.encoder_families import is_masked
 
-    if is_masked(read_config(path)):
+    content = read_config(path)
+    if is_masked(content):
         from ownlm.masked import load_masked
 
         return load_masked(path, tokenizer, device=device, dtype=dtype, max_context=max_context)
     # At once in the dtype that is computed in: converting later would hold the model twice.
-    wanted = chosen_dtype(dtype, _stored_dtype(path), torch.device(device))
+    wanted = chosen_dtype(dtype, stored_dtype(content), torch.device(device))
     weights = load_model(path, device=device, dtype=wanted)
     if tokenizer.vocab_size > weights.config.vocab_size:
         raise Refused(
@@ -207,8 +207,6 @@ def resolve(model: str | os.PathLike[str]) -> Path:
     What exists here wins, then `last`, then what is written as a path. Another word or `owner/name` is asked for
     at the hub; when the hub has nothing, the message names the closest local run too.
     """
-    from ownlm.locate import find_run
-
     name, path = os.fspath(model), Path(model)
     if path.exists() or name == "last":
         return find_run(path)
@@ -234,13 +232,8 @@ def resolve(model: str | os.PathLike[str]) -> Path:
 def read_run(path: Path) -> dict[str, Any]:
     """run.json of a run folder, or of the run that a checkpoint folder belongs to; {} for other models."""
     for folder in (path, path.parent.parent) if path.parent.name == "checkpoints" else (path,):
-        file = folder / "run.json"
-        if file.is_file():
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise Refused(f"not valid JSON: {error}.", where=file) from None
-            return content if isinstance(content, dict) else {}
+        if (folder / RUN_FILE).is_file():
+            return read_object(folder / RUN_FILE)
     return {}
 
 
@@ -255,16 +248,15 @@ def stop_ids(path: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ..
     Raises:
         Refused: the file is damaged, or names what is no token of the model.
     """
-    found = [tokenizer.eos_id]
+    try:
+        found = [tokenizer.eos_id]
+    except UsageError:  # it names none: then the ids of the model's own files end a text
+        found = []
     for name in ("generation_config.json", "config.json"):
         file = path / name
         if not file.is_file():
             continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            named = content.get("eos_token_id")
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise Refused(f"not a JSON file of settings: {error}.", where=file) from None
+        named = read_object(file).get("eos_token_id")
         for index in named if isinstance(named, list) else [] if named is None else [named]:
             if type(index) is not int or not 0 <= index < vocab_size:
                 raise Refused(
@@ -279,15 +271,6 @@ def stop_ids(path: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ..
 def draw_seed() -> int:
     """A seed that is short enough to be typed again."""
     return secrets.randbelow(10**9)
-
-
-def _stored_dtype(path: Path) -> torch.dtype:
-    """bfloat16 when config.json says so; else float32, which holds every value of float16 too."""
-    import torch
-
-    content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    is_bf16 = content.get("dtype", content.get("torch_dtype")) == "bfloat16"
-    return torch.bfloat16 if is_bf16 else torch.float32
 
 
 def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:

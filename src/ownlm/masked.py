@@ -221,13 +221,10 @@ def load_masked(
         device: cpu, cuda, mps.
         dtype: float32, bfloat16, or auto: the stored one (float32 on a CPU without bf16 arithmetic).
     """
-    from ownlm.model.checkpoint import read_config
+    from ownlm.engine.torch_backend import chosen_dtype
+    from ownlm.model.checkpoint import read_config, stored_dtype
     from ownlm.model.encoder_checkpoint import load_encoder
-    from ownlm.training.setup import choose_dtype
 
-    content = read_config(path)
-    stored = content.get("dtype", content.get("torch_dtype"))
-    half = (stored if dtype == "auto" else dtype) == "bfloat16"
-    kind = torch.bfloat16 if half and choose_dtype(dtype, device) == "bfloat16" else None
-    encoder = load_encoder(path, device=device, dtype=kind)
+    held = chosen_dtype(dtype, stored_dtype(read_config(path)), torch.device(device))
+    encoder = load_encoder(path, device=device, dtype=held)
     return MaskedModel(path, read_run(path), tokenizer, encoder, device=device, max_context=max_context)

@@ -43,6 +43,7 @@ OTHER_OPTIONS = {
     "--help", "--version", "--completion", "--quiet", "--debug",  # of every verb, or of ownlm itself
     "--check",  # of scripts/write_docs.py
     "--python",  # of uv
+    "--rounds",  # of scripts in bench/
 }  # fmt: skip
 NOTES = "# Notes\n\nThe river runs to the sea, and the fox runs home.\n"
 ROW_TEXT = "Rain falls on the hills, and the river runs again. 夜来风雨声，花落知多少。"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ownlm.engine import SamplingSettings
@@ -67,8 +67,11 @@ def test_filters_are_those_of_transformers(
     steps += [process.TopKLogitsWarper(top_k)] if top_k else []
     steps += [process.TopPLogitsWarper(top_p)] if top_p < 1 else []
     steps += [process.MinPLogitsWarper(min_p)] if min_p else []
-    for step in steps:
+    for number, step in enumerate(steps):
         scores = step(torch.from_numpy(seen)[None], scores)
+        # A penalty can make two tokens equal in float32 and not in float64: then either may come first.
+        if number == 1:
+            assume(float(scores[0].sort().values.diff().min()) > 1e-5)
     expected = scores.softmax(-1)[0].numpy()
     sampling = SamplingSettings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     changed = penalised(logits, seen, penalty) if penalty != 1 else logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import ownlm
 from ownlm.cli import main
-from ownlm.console.errors import UsageError
+from ownlm.console.errors import OwnlmError, Refused, UsageError
 from ownlm.verbs.export import parse_size
 
 transformers = pytest.importorskip("transformers")
@@ -66,8 +67,6 @@ def test_shards_and_back(run, tmp_path):
 
 
 def test_a_weight_that_the_dtype_cannot_hold(run, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(run, tmp_path / "big")
     tensors = load_file(tmp_path / "big" / "model.safetensors")
     tensors["model.norm.weight"][3] = 1e6
@@ -126,8 +125,6 @@ def test_no_such_model(tmp_path, capsys, monkeypatch):
 
 
 def test_last_is_a_run_and_not_its_export(run, tmp_path, monkeypatch):
-    import shutil
-
     from ownlm.locate import find_run
 
     monkeypatch.chdir(tmp_path)
@@ -136,3 +133,92 @@ def test_last_is_a_run_and_not_its_export(run, tmp_path, monkeypatch):
     assert find_run("last") == Path("b-run")
     assert {row["run"]: row["exported"] for row in ownlm.runs(".")} == {"b-run": False, "a-export": True}
     assert ownlm.load("a-export").taught == ["continues text"]
+
+
+# ---- what is there, and what is left behind
+
+
+def test_config_is_written_last(run, tmp_path, monkeypatch):
+    """Killed before the end, a folder is not taken for a model; the next export says what it is."""
+    from ownlm.export import rewrite
+
+    def killed(path: Path, content: object) -> None:
+        if path.name == "config.json":
+            seen.extend(sorted(file.name for file in path.parent.iterdir()))
+            raise KeyboardInterrupt
+
+    seen: list[str] = []
+    monkeypatch.setattr(rewrite, "write_json", killed)
+    monkeypatch.setattr("ownlm.verbs.export.discard", lambda target: None)  # a kill leaves everything
+    with pytest.raises(KeyboardInterrupt):
+        ownlm.export(str(run), tmp_path / "out")
+    assert {"model.safetensors", "tokenizer.json"} <= set(seen)
+    with pytest.raises(OwnlmError, match=r"config\.json"):
+        ownlm.load(tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="an unfinished export is there"):
+        ownlm.export(str(run), tmp_path / "out")
+    ownlm.export(str(run), tmp_path / "out", overwrite=True)
+    assert torch.equal(logits(tmp_path / "out"), logits(run))
+    with pytest.raises(UsageError, match="an earlier export is there"):
+        ownlm.export(str(run), tmp_path / "out")
+
+
+def test_files_of_others_survive_overwrite(run, tmp_path):
+    ownlm.export(str(run), tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    before = (tmp_path / "out" / "model.safetensors").stat().st_ino
+    with pytest.raises(UsageError, match=r"notes\.txt"):
+        ownlm.export(str(run), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino == before
+
+
+def test_links_as_target(run, tmp_path, capsys):
+    (tmp_path / "nothing").symlink_to(tmp_path / "gone")
+    assert main(["export", str(run), str(tmp_path / "nothing")]) == 2
+    assert "a link to nothing" in capsys.readouterr().err and not (tmp_path / "gone").exists()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    bad = tmp_path / "bad"
+    shutil.copytree(run, bad)
+    (bad / "config.json").write_text("{")
+    assert main(["export", str(bad), str(tmp_path / "link")]) == 3  # and no trouble with the link hides why
+    assert "not valid JSON" in capsys.readouterr().err
+    assert (tmp_path / "link").is_symlink() and not any((tmp_path / "real").iterdir())
+    ownlm.export(str(run), tmp_path / "link")
+    assert torch.equal(logits(tmp_path / "real"), logits(run))
+
+
+def test_a_link_out_of_the_source_is_not_handed_on(run, tmp_path):
+    (tmp_path / "secret").write_text("of somebody else")
+    for name in ("LICENSE", "README.md"):
+        source = tmp_path / f"source {name}"
+        shutil.copytree(run, source)
+        (source / name).unlink(missing_ok=True)
+        (source / name).symlink_to(tmp_path / "secret")
+        with pytest.raises(Refused, match="a link out of the folder"):
+            ownlm.export(str(source), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_whoever_may_read_the_folder_may_read_the_weights(run, tmp_path):
+    ownlm.export(str(run), tmp_path / "out")
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1
+
+
+def test_gpt2_files_of_the_first_release_travel(run, tmp_path):
+    from ownlm.export.rewrite import companions
+
+    shutil.copytree(run, tmp_path / "source")
+    for name in ("encoder.json", "vocab.bpe"):
+        (tmp_path / "source" / name).write_text("{}")
+    assert {"encoder.json", "vocab.bpe"} <= {file.name for file in companions(tmp_path / "source")}
+
+
+def test_the_card_names_the_commit(run, tmp_path):
+    commit = "5" * 40
+    shutil.copytree(run, tmp_path / "snapshots" / commit)
+    ownlm.export(str(tmp_path / "snapshots" / commit), tmp_path / "out")
+    assert f"`{commit}`" in (tmp_path / "out" / "README.md").read_text()

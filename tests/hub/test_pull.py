@@ -111,7 +111,7 @@ def test_what_was_cut_goes_on(hub, model_files, monkeypatch, capsys):
     done = ownlm.pull(NAME, output=Path("model"))
     assert done["commit"] != newer  # one state of the model, not a mixture of two
     assert [request.range for request in hub.asked("/cdn/")] == ["bytes=50000-"]
-    assert not hub.asked("/config.json$")
+    assert not hub.asked("/README.md$")  # what was there is not fetched again
     assert Path("model/model.safetensors").read_bytes() == model_files["model.safetensors"]
     assert names(Path("model")) == WRITTEN
 
@@ -152,6 +152,36 @@ def test_a_process_that_is_interrupted(hub, model_files, tmp_path):
     ownlm.pull(NAME, output=tmp_path / "model")
     assert [request.range for request in hub.asked("/cdn/")] == [f"bytes={kept}-"]
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == data
+
+
+def test_several_at_the_same_time(hub, model_files, tmp_path):
+    """Each waits for the one before it, finds everything there, and ends well; also in the shared cache."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ownlm.hub import local_folder
+
+    with ThreadPoolExecutor(8) as pool:
+        pulls = [pool.submit(ownlm.pull, NAME, output=tmp_path / "model") for _ in range(4)]
+        folders = [pool.submit(local_folder, NAME) for _ in range(4)]
+    assert sum(pull.result()["fetched_bytes"] for pull in pulls) <= sum(len(model_files[n]) for n in FETCHED)
+    assert names(tmp_path / "model") == WRITTEN
+    for folder in (tmp_path / "model", *(found.result() for found in folders)):
+        assert all((folder / name).read_bytes() == model_files[name] for name in FETCHED)
+
+
+def test_config_comes_last(hub, monkeypatch):
+    """A folder in which something is missing is not a model yet."""
+    fetched = hub_fetch.fetch_file
+
+    def cut(listing, file, *rest):
+        if file.name == "tokenizer_config.json":
+            raise Refused("cut off", where=file.name)
+        fetched(listing, file, *rest)
+
+    monkeypatch.setattr(hub_fetch, "fetch_file", cut)
+    with pytest.raises(Refused, match="cut off"):
+        ownlm.pull(NAME, output=Path("model"))
+    assert (Path("model") / "tokenizer.json").is_file() and not (Path("model") / "config.json").exists()
 
 
 def test_again_fetches_nothing_and_mends_what_is_damaged(hub, model_files, capsys):

@@ -44,6 +44,22 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
+def test_nothing_is_asked_about_the_program_that_calls(hub, run, token, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _detect_agent
+
+    monkeypatch.setattr(_detect_agent, "_registry", None)  # as in a new process
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses.json"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    ownlm.export(str(run), tmp_path / "sent")
+    push(tmp_path / "sent", "tester/sent", True)
+    ownlm.pull("tester/sent", output=tmp_path / "back")
+    ownlm.load(NAME)
+    assert hub.asked("tester/sent") and not hub.asked("harness")
+    agents = {request.headers.get("user-agent", "") for request in hub.requests}
+    assert agents and not any("torch/" in agent or "agent/" in agent for agent in agents)
+
+
 def test_push_then_pull_is_the_same_model(hub, run, token, tmp_path, capsys):
     folder = tmp_path / "sent"
     ownlm.export(str(run), folder)

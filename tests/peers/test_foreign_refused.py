@@ -79,7 +79,7 @@ class TestBefore:
 
     def test_code_of_the_folder(self, folder):
         (folder / "modeling.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
-        change(folder, auto_map={"AutoModelForCausalLM": "modeling.Model"})
+        change(folder, model_type="mine", auto_map={"AutoModelForCausalLM": "modeling.Model"})
         with pytest.raises(Refused, match="Python code of its own") as refusal:
             load(folder)
         assert "modeling.Model" in str(refusal.value) and not (folder / "ran").exists()
@@ -212,3 +212,14 @@ def test_stored_dtype(folder):
     change(folder, dtype="bfloat16")
     assert load(folder, dtype="float32").model.embedding.weight.dtype == torch.float32
     assert load(folder, dtype="bfloat16").model.embedding.weight.dtype == torch.bfloat16
+
+
+def test_code_of_a_folder_that_transformers_can_open_without_it(folder, capsys):
+    """Phi-3.5 names code, and its class has long been part of the library: opened, said, and nothing runs."""
+    expected = load(folder).generate("A", max_new_tokens=5, temperature=0)
+    for name in ("configuration", "modeling"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    change(folder, auto_map={"AutoConfig": "configuration.Config", "AutoModelForCausalLM": "modeling.Model"})
+    assert load(folder).generate("A", max_new_tokens=5, temperature=0) == expected
+    assert "auto_map names Python code; it is not run" in capsys.readouterr().err
+    assert not (folder / "ran").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import re
 import types
@@ -201,6 +202,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise UsageError(f'the value in "{assignment}" cannot be read.', where="--set") from None
         values[name] = _number(value) if isinstance(value, str) else value
+        if isinstance(values[name], float) and not math.isfinite(values[name]):
+            raise UsageError(f'the value in "{assignment}" is not a finite number.', where="--set")
     return values
 
 

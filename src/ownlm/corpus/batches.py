@@ -44,10 +44,6 @@ class Batches:
         """Tokens after which every block was seen once."""
         return self.blocks * self.context
 
-    def epoch_of(self, step: int) -> float:
-        """How many epochs are done before this step (0-based steps)."""
-        return step * self.rows / self.blocks
-
     def step(self, step: int, first: int = 0, count: int | None = None) -> np.ndarray:
         """Rows [first, first + count) of a step: token ids int64 [count, context + 1]; targets are shifted by one."""
         count = self.rows - first if count is None else count

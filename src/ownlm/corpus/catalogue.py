@@ -14,7 +14,6 @@ import numpy as np
 from ownlm.corpus.parts import STAGED, Part, ending_of
 
 TRAIN, VALIDATION, BOTH, EXACT, NEAR, GROUP = range(6)  # fates; BOTH: the tail of a document is validation
-KEPT = (TRAIN, VALIDATION, BOTH)
 CHUNK = 2**18  # documents looked at together
 
 

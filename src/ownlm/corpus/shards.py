@@ -206,11 +206,6 @@ class Split:
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
     @cached_property
-    def document_tokens(self) -> np.ndarray:
-        """Tokens of every document with its <|endoftext|>, uint32 [documents]."""
-        return self._column("tokens")
-
-    @cached_property
     def document_bytes(self) -> np.ndarray:
         """UTF-8 bytes of every document's normalised text, uint64 [documents]."""
         return self._column("bytes")

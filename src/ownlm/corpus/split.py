@@ -106,7 +106,7 @@ def assign(
     if rule.kind == "paths":
         return said | {"rule": _by_paths(rule, fate, clusters, validation_documents)}
     if rule.kind == "tail":
-        return said | {"rule": _by_tail(rule, catalogue, fate, clusters, grouped) + why}
+        return said | {"rule": _by_tail(rule, fate, clusters, grouped) + why}
     return said | {"rule": _by_hash(rule, catalogue, fate, clusters, grouped, seed)}
 
 
@@ -124,7 +124,7 @@ def _by_paths(rule: Rule, fate: np.ndarray, clusters: Clusters, validation_docum
     return "the files of --validation " + " ".join(rule.paths)
 
 
-def _by_tail(rule: Rule, catalogue: Catalogue, fate: np.ndarray, clusters: Clusters, grouped: bool) -> str:
+def _by_tail(rule: Rule, fate: np.ndarray, clusters: Clusters, grouped: bool) -> str:
     if grouped:
         raise UsageError(
             "the end of each document would be split from its group.",

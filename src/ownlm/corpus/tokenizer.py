@@ -82,7 +82,7 @@ class Tokenizer:
             Refused: the files are not a tokenizer.
         """
         from ownlm.corpus import tokenizer_files
-        from ownlm.corpus.special_tokens import read_json
+        from ownlm.corpus.special_tokens import read_config
 
         given = Path(path)
         source = None if (given / "tokenizer.json").is_file() else tokenizer_files.find(given)
@@ -98,7 +98,7 @@ class Tokenizer:
                 "merges.txt, tokenizer.model or vocab.txt will do.",
             )
         text = tokenizer_files.read_text(file, MAX_FILE_BYTES).replace("\r\n", "\n")
-        return cls(text, read_json(file.with_name("tokenizer_config.json")), where=file)
+        return cls(text, read_config(file.parent), where=file)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, the first byte for byte as it was read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import abc, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Sequence:
 class Engine:
     """Generates and scores with one model; knows only token ids.
 
+    Several callers may share one, from one thread or from many: each takes its own events with `step_for`.
+
     Args:
         model: the weights; neither changed nor moved (a copy is made for another dtype or device). Or a backend
             that has its own: then dtype, device, max_context and tile_rows are its own, too.
@@ -78,6 +81,8 @@ class Engine:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._last_id = 0
+        self._lock = threading.RLock()
+        self._kept: dict[int, list[Event]] = {}  # events of requests whose caller did not ask yet
 
     def submit(self, request: Request) -> int:
         """Queue a request; its events come from `step`.
@@ -88,10 +93,11 @@ class Engine:
         """
         ids, settings = np.asarray(request.prompt_ids, dtype=np.int64), request.settings
         limit = self._limit(ids, settings)
-        self._last_id += 1
-        for index in range(settings.n):
-            self._waiting.append(Sequence(self._last_id, index, settings, ids, len(ids), limit))
-        return self._last_id
+        with self._lock:
+            self._last_id += 1
+            for index in range(settings.n):
+                self._waiting.append(Sequence(self._last_id, index, settings, ids, len(ids), limit))
+            return self._last_id
 
     def _limit(self, ids: npt.NDArray[np.int64], settings: SamplingSettings) -> int:
         """Length at which the sequences of a request end."""
@@ -124,12 +130,32 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One token for every running sequence, and the first one for those that found a free row."""
-        events = self._decode()
-        prompt_tokens = 0
-        while self._waiting and len(self._running) < self.max_rows and prompt_tokens < PROMPT_TOKENS_PER_STEP:
-            prompt_tokens += self._waiting[0].length
-            self._admit(events)
-        return events
+        with self._lock:
+            events = self._decode()
+            prompt_tokens = 0
+            while (
+                self._waiting
+                and len(self._running) < self.max_rows
+                and prompt_tokens < PROMPT_TOKENS_PER_STEP
+            ):
+                prompt_tokens += self._waiting[0].length
+                self._admit(events)
+            return events
+
+    def step_for(self, request_ids: abc.Set[int]) -> list[Event]:
+        """The next events of these requests; those of others are kept until their callers ask.
+
+        Returns:
+            At least one event while one of the requests has not ended; [] after that.
+        """
+        while True:
+            with self._lock:
+                mine = [event for request_id in request_ids for event in self._kept.pop(request_id, [])]
+                left = any(s.request_id in request_ids for s in (*self._running, *self._waiting))
+                if mine or not left:
+                    return mine
+                for event in self.step():
+                    self._kept.setdefault(event.request_id, []).append(event)
 
     def _decode(self) -> list[Event]:
         events: list[Event] = []
@@ -190,23 +216,23 @@ class Engine:
         def meant(sequence: Sequence) -> bool:
             return sequence.request_id == request_id and index in (None, sequence.index)
 
-        before = len(self._running) + len(self._waiting)
-        for sequence in filter(meant, self._running):
-            self._release(sequence)
-        self._drop_ended()
-        self._waiting = deque(s for s in self._waiting if not meant(s))
-        return len(self._running) + len(self._waiting) < before
+        with self._lock:
+            before = len(self._running) + len(self._waiting)
+            for sequence in filter(meant, self._running):
+                self._release(sequence)
+            self._drop_ended()
+            self._waiting = deque(s for s in self._waiting if not meant(s))
+            kept = self._kept.pop(request_id, [])
+            if index is not None and any(event.index != index for event in kept):
+                self._kept[request_id] = [event for event in kept if event.index != index]
+            return len(self._running) + len(self._waiting) < before
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Event]:
-        """Submit requests and yield their events until all have ended; closing the iterator cancels them.
-
-        Events of requests that others submitted in the meantime are not yielded here: use `submit` and `step`
-        when several callers share an engine.
-        """
+        """Submit requests and yield their events until all have ended; closing the iterator cancels them."""
         mine = {self.submit(request) for request in requests}
         try:
-            while any(s.request_id in mine for s in (*self._running, *self._waiting)):
-                yield from (event for event in self.step() if event.request_id in mine)
+            while events := self.step_for(mine):
+                yield from events
         finally:
             for request_id in mine:
                 self.cancel(request_id)

@@ -170,8 +170,13 @@ def _keys_and_values(to: KeyValueCache, source: KeyValueCache) -> list[tuple[tor
 
 
 def chosen_dtype(dtype: str, own: torch.dtype, device: torch.device) -> torch.dtype:
-    """What `dtype` means for weights stored as `own`: see `TorchBackend`."""
-    """The dtype of the weights in memory; `own` is what "auto" takes where the device multiplies it."""
+    """The dtype of weights in memory, when `dtype` was asked for and they are stored as `own`.
+
+    "auto" is `own`, but float32 on a processor that does not multiply bf16.
+
+    Raises:
+        UsageError: an unknown name.
+    """
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" and not bf16_pays() else own
     if dtype not in DTYPES:

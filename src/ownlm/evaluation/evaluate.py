@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ownlm.console.errors import Refused
 from ownlm.console.progress import Progress
 from ownlm.evaluation.compression import Compression
 from ownlm.evaluation.documents import Encoded
-from ownlm.evaluation.metrics import RESAMPLES
-from ownlm.evaluation.scoring import score_documents, summary
+from ownlm.evaluation.scoring import described, score_documents, summary
 
 if TYPE_CHECKING:
     from ownlm.model.transformer import Transformer
@@ -71,25 +69,11 @@ def evaluate_documents(
             autocast=autocast,
         )
     seconds = time.monotonic() - start - spent
-    tokens = int(scores.tokens.sum())
-    if not tokens:
-        raise Refused("there is no text to evaluate.", where="TEXT", do="files or folders that hold text")
+    beside = described(scores, seed=seed, autocast=autocast, seconds=seconds)
     return {
         **summary(scores, seed),
-        "documents": len(scores.nll),
-        "bytes": int(scores.bytes.sum()),
-        "tokens": tokens,
+        **beside,
         "baselines": compression.bits_per_byte(),
-        "interval": {
-            "confidence": 0.95,
-            "method": "percentile bootstrap",
-            "resampled": scores.unit,
-            "resamples": RESAMPLES,
-            "seed": seed,
-        },
         "context": context,
         "stride": stride or max(context // 2, 1),
-        "dtype": "bfloat16 products" if autocast else "float32",
-        "seconds": seconds,
-        "tokens_per_second": tokens / max(seconds, 1e-9),
     }

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ownlm.console.errors import Refused
 from ownlm.console.progress import Progress
 from ownlm.evaluation.compression import Compression
-from ownlm.evaluation.metrics import RESAMPLES
 from ownlm.evaluation.pseudo import PseudoLikelihood
-from ownlm.evaluation.scoring import BLOCK_TOKENS, DocumentScores, summary
+from ownlm.evaluation.scoring import DocumentScores, block_sums, described, summary, summed
 
 NOTE = (
     "Pseudo figures: each token is predicted from what stands before and after it. They compare masked models with "
@@ -24,19 +22,9 @@ NOTE = (
 
 def document_scores(logprobs: list[npt.NDArray[np.float64]], byte_counts: list[int]) -> DocumentScores:
     """Sums over documents and their blocks of 256 tokens, for the intervals of `summary`."""
-    blocks = [
-        (number, -float(own[at : at + BLOCK_TOKENS].sum()), len(own[at : at + BLOCK_TOKENS]))
-        for number, own in enumerate(logprobs)
-        for at in range(0, len(own), BLOCK_TOKENS)
-    ]
-    return DocumentScores(
-        np.array([-own.sum() for own in logprobs], np.float64),
-        np.array([len(own) for own in logprobs], np.int64),
-        np.array(byte_counts, np.int64),
-        np.array([nll for _, nll, _ in blocks], np.float64),
-        np.array([tokens for _, _, tokens in blocks], np.int64),
-        np.array([number for number, _, _ in blocks], np.int64),
-    )
+    pieces = [piece for number, own in enumerate(logprobs) for piece in block_sums(number, 1, own)]
+    lengths = np.array([len(own) for own in logprobs], np.int64)
+    return summed(pieces, lengths, np.array(byte_counts, np.int64))
 
 
 def evaluate_pseudo(
@@ -71,29 +59,15 @@ def evaluate_pseudo(
                 unknown += int((found.whole.ids == model.unknown_id).sum())
             progress.update(len(data))
     seconds = time.monotonic() - start
-    tokens = sum(map(len, logprobs))
-    if not tokens:
-        raise Refused("there is no text to evaluate.", where="TEXT", do="files or folders that hold text")
     scores = document_scores(logprobs, sizes)
+    beside = described(scores, seed=seed, autocast=autocast, seconds=seconds)
     room = model.context - model.around
     return {
         **{f"pseudo_{name}": value for name, value in summary(scores, seed).items()},
         "note": NOTE,
-        "documents": len(sizes),
-        "bytes": sum(sizes),
-        "tokens": tokens,
+        **beside,
         "unknown_tokens": unknown,
         "baselines": compression.bits_per_byte(),
-        "interval": {
-            "confidence": 0.95,
-            "method": "percentile bootstrap",
-            "resampled": scores.unit,
-            "resamples": RESAMPLES,
-            "seed": seed,
-        },
         "context": model.context,
         "stride": stride or max(room // 2, 1),
-        "dtype": "bfloat16 products" if autocast else "float32",
-        "seconds": seconds,
-        "tokens_per_second": tokens / max(seconds, 1e-9),
     }

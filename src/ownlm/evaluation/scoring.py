@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ownlm.console.errors import UsageError
+from ownlm.console.errors import Refused, UsageError
 from ownlm.engine.scoring import BATCH_TOKENS, Scored, Window, score_windows
-from ownlm.evaluation.metrics import FEW, Metric, ratio_interval
+from ownlm.evaluation.metrics import FEW, RESAMPLES, Metric, ratio_interval
 
 if TYPE_CHECKING:
     from ownlm.corpus.shards import Split
@@ -102,10 +102,10 @@ def score_documents(
     model.eval()
     try:
         for scored in score_windows(model, windows, batch_tokens=batch_tokens, autocast=autocast):
-            pieces += _block_sums(scored.key[0], scored.key[1], scored.logprobs)
+            pieces += block_sums(scored.key[0], scored.key[1], scored.logprobs)
     finally:
         model.train(training)
-    return _summed(pieces, np.array(lengths, np.int64), np.asarray(byte_counts, np.int64))
+    return summed(pieces, np.array(lengths, np.int64), np.asarray(byte_counts, np.int64))
 
 
 def _windows(
@@ -137,8 +137,8 @@ def window_bounds(tokens: int, context: int, stride: int | None = None) -> Itera
         start, first = start + step, stop
 
 
-def _block_sums(document: int, target: int, logprobs: npt.NDArray[np.float64]) -> Iterator[Piece]:
-    """A window's log-probabilities summed between block borders."""
+def block_sums(document: int, target: int, logprobs: npt.NDArray[np.float64]) -> Iterator[Piece]:
+    """A window's log-probabilities summed between block borders; `target` is the place of its first one, from 1."""
     at = 0
     while at < len(logprobs):
         part = logprobs[at : at + BLOCK_TOKENS - (target + at - 1) % BLOCK_TOKENS]
@@ -146,7 +146,7 @@ def _block_sums(document: int, target: int, logprobs: npt.NDArray[np.float64]) -
         at += len(part)
 
 
-def _summed(
+def summed(
     pieces: list[Piece], lengths: npt.NDArray[np.int64], byte_counts: npt.NDArray[np.int64]
 ) -> DocumentScores:
     """Add up in document order: the order in which batches came back must not show."""
@@ -209,6 +209,37 @@ def bits_per_byte(scores: DocumentScores, seed: int = 0) -> Metric:
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
+
+
+def described(scores: DocumentScores, *, seed: int, autocast: bool, seconds: float) -> dict[str, Any]:
+    """What stands beside figures: how much text, how the intervals were made, the arithmetic, the speed.
+
+    Args:
+        seed: of the bootstrap.
+        autocast: whether products were bf16.
+        seconds: that computing took.
+
+    Raises:
+        Refused: there is no text.
+    """
+    tokens = int(scores.tokens.sum())
+    if not tokens:
+        raise Refused("there is no text to evaluate.", where="TEXT", do="files or folders that hold text")
+    return {
+        "documents": len(scores.nll),
+        "bytes": int(scores.bytes.sum()),
+        "tokens": tokens,
+        "interval": {
+            "confidence": 0.95,
+            "method": "percentile bootstrap",
+            "resampled": scores.unit,
+            "resamples": RESAMPLES,
+            "seed": seed,
+        },
+        "dtype": "bfloat16 products" if autocast else "float32",
+        "seconds": seconds,
+        "tokens_per_second": tokens / max(seconds, 1e-9),
+    }
 
 
 def summary(scores: DocumentScores, seed: int = 0) -> dict[str, Metric]:

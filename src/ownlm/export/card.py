@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ownlm import __version__
+from ownlm.export.rewrite import refuse_outside
+from ownlm.json_files import read_object
 
 HEADING = "## Provenance"
 
@@ -20,7 +21,10 @@ def write_card(source: Path, target: Path, name: str, done: dict[str, Any]) -> N
         done: what `rewrite` returned, or of a conversion: format, tensors, bytes, dtype.
     """
     card = source / "README.md" if source.is_dir() else source.with_name("README.md")
-    text = card.read_text(encoding="utf-8", errors="replace") if source.is_dir() and card.is_file() else ""
+    text = ""
+    if source.is_dir() and card.is_file():
+        refuse_outside(source, card)
+        text = card.read_text(encoding="utf-8", errors="replace")
     if not text:
         text = f"---\nlibrary_name: transformers\n---\n# {target.resolve().name}\n"
     text = text.split(f"\n{HEADING}")[0].rstrip() + "\n"
@@ -40,7 +44,7 @@ def write_card(source: Path, target: Path, name: str, done: dict[str, Any]) -> N
         lines.append(f"- Largest change of a weight by rounding: {done['largest_change']:.3g}.")
     run = source / "run.json"
     if run.is_file():
-        data = json.loads(run.read_text(encoding="utf-8")).get("data", {})
-        if data.get("hash"):
+        data = read_object(run).get("data")
+        if isinstance(data, dict) and data.get("hash"):
             lines.append(f"- Trained on the corpus with the hash `{data['hash']}`.")
     (target / "README.md").write_text(text + "\n" + "\n".join(lines) + "\n", encoding="utf-8")

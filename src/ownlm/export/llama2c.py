@@ -121,13 +121,13 @@ def convert(file: Path, target: Path, dtype: str | None, shard_bytes: int = SHAR
     write_weights(
         target, {n: math.prod(s) * wanted.itemsize for n, (_, s) in places.items()}, read, shard_bytes
     )
+    # The training texts followed each other with <s> between them: it ends a text too.
+    write_json(target / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": [BOS, EOS]})
     ids = {"bos_token_id": BOS, "eos_token_id": EOS}
     write_json(
         target / "config.json",
         to_hugging_face(config, ids) | {"dtype": str(wanted).removeprefix("torch.")},
     )
-    # The training texts followed each other with <s> between them: it ends a text too.
-    write_json(target / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": [BOS, EOS]})
     return config
 
 

@@ -29,11 +29,10 @@ def push(folder: Path, repository: str, private: bool) -> str:
         UsageError: no token, or one that may not write. OwnlmError: the hub cannot be reached.
         Refused: pickled weights in the folder.
     """
-    from huggingface_hub import HfApi, constants, get_token
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub import constants, get_token
 
-    from ownlm.hub_errors import LOGIN, HubError, HubName
-    from ownlm.hub_listing import PICKLED, in_time
+    from ownlm.hub_errors import LOGIN
+    from ownlm.hub_listing import PICKLED
 
     if constants.HF_HUB_OFFLINE:
         raise UsageError("HF_HUB_OFFLINE forbids to send anything.", where=repository, do="HF_HUB_OFFLINE=0")
@@ -46,6 +45,17 @@ def push(folder: Path, repository: str, private: bool) -> str:
             where=folder,
             do=f"ownlm export {folder} DST",
         )
+    with _without_telemetry():
+        return _sent(folder, repository, private)
+
+
+def _sent(folder: Path, repository: str, private: bool) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    from ownlm.hub_errors import HubError, HubName
+    from ownlm.hub_listing import in_time
+
     api, name = HfApi(library_name="ownlm"), HubName(repository, "main")
     try:
         # A wrong token or address is known before gigabytes are sent.
@@ -73,6 +83,19 @@ def push(folder: Path, repository: str, private: bool) -> str:
         do = f"HF_HUB_DISABLE_XET=1 in front of the command, or: {again}" if "xet" in text else again
         raise OwnlmError(f"the upload ended: {text}", where=repository, do=do) from None
     return str(address)
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """huggingface_hub asks the hub how to recognise the program that calls it, and tells the hub which it is."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 @contextmanager

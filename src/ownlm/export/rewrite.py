@@ -5,7 +5,6 @@ every architecture, and memory is one shard.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ownlm.console.errors import Refused
+from ownlm.json_files import read_object
 from ownlm.model.checkpoint import SHARD_BYTES, read_config, write_json, write_weights
 from ownlm.model.stored import FLOATS, StoredWeights
 
@@ -22,7 +22,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # What travels with the weights. Never code, never pickles, nothing of a run's checkpoints.
 COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "vocab.txt", "merges.txt", "generation_config.json", "chat_template.jinja",
+    "vocab.json", "vocab.txt", "merges.txt", "encoder.json", "vocab.bpe", "generation_config.json",
+    "chat_template.jinja",
     "LICENSE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
 
@@ -74,18 +75,16 @@ def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SH
 
         write_weights(target, sizes, read, shard_bytes)
         total = sum(sizes.values())
+    for file in companions(source):
+        shutil.copyfile(file, target / file.name)
+    if (source / "run.json").is_file():
+        # What it was taught stays known; `last` and the list of runs must not take it for another run.
+        run = read_object(source / "run.json")
+        write_json(target / "run.json", run | {"exported": True})
     if dtype is not None:
         content["dtype"] = dtype
         content.pop("torch_dtype", None)
-    write_json(target / "config.json", content)
-    for pattern in COMPANIONS:
-        for file in source.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, target / file.name)
-    if (source / "run.json").is_file():
-        # What it was taught stays known; `last` and the list of runs must not take it for another run.
-        run = json.loads((source / "run.json").read_text(encoding="utf-8"))
-        write_json(target / "run.json", run | {"exported": True})
+    write_json(target / "config.json", content)  # last: a folder without it is no model
     return {
         "tensors": len(sizes),
         "bytes": total,
@@ -93,3 +92,28 @@ def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SH
         "largest_change": largest,
         "source_sha256": digest.hexdigest(),
     }
+
+
+def companions(source: Path) -> list[Path]:
+    """The files that travel with the weights.
+
+    Raises:
+        Refused: one is a link out of the folder: what it points to would be handed on.
+    """
+    found = sorted({file for name in COMPANIONS for file in source.glob(name) if file.is_file()})
+    for file in found:
+        refuse_outside(source, file)
+    return found
+
+
+def refuse_outside(source: Path, file: Path) -> None:
+    """Refuse a file that lies elsewhere; the links of the shared cache, into the same repository, are none."""
+    folder = source.resolve()
+    home = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    if not file.resolve().is_relative_to(home):
+        raise Refused(
+            f"is a link out of the folder, to {file.resolve()}.",
+            where=file,
+            why="An export hands on what it finds.",
+            do="a copy of the file in place of the link",
+        )

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ownlm.console.errors import Refused, UsageError
+from ownlm.json_files import read_object
 from ownlm.model.config import ModelConfig
 from ownlm.model.families import FAMILIES, from_hugging_face, is_transposed, to_hf_name, to_hugging_face
 from ownlm.model.stored import FLOATS, INDEX, SINGLE, StoredWeights
@@ -98,7 +99,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file atomically: a kill leaves the old file or the new one, never a half."""
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the library's own files can be read by their owner alone
         save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(mode)
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)
         if "No space left" in str(error) or "os error 28" in str(error):
@@ -122,20 +126,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is none. Refused: it is no JSON object.
     """
-    path = folder / "config.json"
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise Refused(f"larger than {MAX_CONFIG_BYTES >> 20} MiB: not a config.json.", where=path)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(folder / "config.json", MAX_CONFIG_BYTES)
     except FileNotFoundError:
         raise UsageError(
             "there is no model in this folder (no config.json).", where=folder, do="ownlm runs"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"not valid JSON: {error}.", where=path) from None
-    if not isinstance(content, dict):
-        raise Refused("not a model configuration.", where=path)
-    return content
+
+
+def stored_dtype(content: Mapping[str, Any]) -> torch.dtype:
+    """bfloat16 when a config.json says so; else float32, which holds every value of float16 too."""
+    named = content.get("dtype", content.get("torch_dtype"))
+    return torch.bfloat16 if named == "bfloat16" else torch.float32
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -168,12 +170,38 @@ def load_model(
     transposed = {name for name, (ours, _) in wanted.items() if is_transposed(ours, config.architecture)}
     ignored = [*family.no_weights, *([r"lm_head\.weight"] if config.tie_word_embeddings else [])]
     with StoredWeights(folder) as stored:
+        if config.tie_word_embeddings:
+            refuse_other_copy(
+                stored, "lm_head.weight", to_hf_name("embedding.weight", config.architecture), family.prefix
+            )
         places = checked_places(
             stored, {name: p for name, (_, p) in wanted.items()}, ignored, transposed, family.prefix
         )
         for name, tensor in read_weights(stored, places, dtype or torch.float32, transposed, device):
             _set(model, wanted[name][0], tensor)
     return model.eval()
+
+
+def refuse_other_copy(stored: StoredWeights, copy: str, original: str, prefix: str = "") -> None:
+    """Refuse a stored copy of a tied weight that is no copy: another matrix would be dropped without a word.
+
+    Args:
+        copy, original: names in the files. prefix: left out of `original` by checkpoints of the bare model.
+
+    Raises:
+        Refused: the two differ in shape, dtype or any value.
+    """
+    found = original if original in stored.entries else original.removeprefix(prefix)
+    if copy not in stored.entries or found not in stored.entries:
+        return
+    one, other = stored.entries[copy], stored.entries[found]
+    same = (one.shape, one.dtype) == (other.shape, other.dtype)
+    if not same or not torch.equal(stored.mapped(copy), stored.mapped(found)):
+        raise Refused(
+            f"{copy} differs from {found}, and config.json says that they are one weight.",
+            where=stored.folder,
+            do='"tie_word_embeddings": false in config.json, if the head has a matrix of its own',
+        )
 
 
 def checked_places(

@@ -16,6 +16,7 @@ from ownlm.model.checkpoint import (
     checked_places,
     read_config,
     read_weights,
+    refuse_other_copy,
     write_json,
     write_weights,
 )
@@ -113,14 +114,7 @@ def _check_tied(stored: StoredWeights, family: MaskedFamily) -> None:
         "decoder.bias": family.names["head.bias"],
     }
     for copy, original in pairs.items():
-        name = family.head + copy
-        both = name in stored.entries and original in stored.entries
-        if both and not torch.equal(stored.read(name), stored.read(original)):
-            raise Refused(
-                f"{name} differs from {original}, and config.json says that they are one weight.",
-                where=stored.folder,
-                do='"tie_word_embeddings": false in config.json, if the head has a matrix of its own',
-            )
+        refuse_other_copy(stored, family.head + copy, original)
 
 
 def save_encoder(

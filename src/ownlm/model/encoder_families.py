@@ -91,7 +91,7 @@ MASKED_FAMILIES = {
 
 def is_masked(content: Mapping[str, Any]) -> bool:
     """Whether a config.json says one of the masked models that are built in."""
-    return content.get("model_type") in MASKED_FAMILIES
+    return str(content.get("model_type")) in MASKED_FAMILIES  # a list, say, has no hash
 
 
 def fills_masks(content: Mapping[str, Any]) -> bool:

@@ -141,7 +141,7 @@ FAMILIES = {
         "MistralForCausalLM",
         _LLAMA_NAMES,
         _fixed("sliding_window"),
-        lambda f: read_llama_like(f, **read_everywhere(f)),
+        lambda f: read_llama_like(f, **read_everywhere(f, missing=4096)),  # as in its first release
         lambda c: write_llama_like(c, **write_everywhere(c)),
     ),
     "olmo2": Family(

@@ -129,10 +129,11 @@ def write_windows(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def read_everywhere(fields: Fields) -> dict[str, Any]:
-    window = fields.get("sliding_window")
+def read_everywhere(fields: Fields, missing: int | None = None) -> dict[str, Any]:
+    """One window on every layer; `missing`: what a config that does not say it means (null says that there is none)."""
+    window = fields.get("sliding_window", None if "sliding_window" in fields.content else missing)
     return {
-        "sliding_window": fields.integer("sliding_window") if window is not None else None,
+        "sliding_window": fields.integer("sliding_window", missing) if window is not None else None,
         "window_layers": None,
     }
 
@@ -149,6 +150,7 @@ def write_everywhere(config: ModelConfig) -> dict[str, Any]:
 def read_smollm3(fields: Fields) -> dict[str, Any]:
     layers = _layers_of(fields)
     every = fields.integer("no_rope_layer_interval", 4)
+    fields.get("max_window_layers")  # in the published config; upstream has no such field in this family
     rotary = fields.get("no_rope_layers")  # upstream's name: 1 where a layer HAS rotary positions
     if rotary is None:
         rotary = [int((i + 1) % max(every, 1) != 0) for i in range(layers)]

@@ -23,9 +23,21 @@ HARMLESS = frozenset(
     unsloth_fixed resid_pdrop embd_pdrop attn_pdrop resid_dropout embedding_dropout attention_dropout hidden_dropout
     hidden_dropout_prob attention_probs_dropout_prob classifier_dropout summary_type summary_use_proj
     summary_activation summary_first_dropout summary_proj_to_labels gradient_checkpointing n_ctx model_max_length license
+    _num_labels predict_special_tokens n_special output_past is_llama_config neftune_noise_alpha transformers.js_config
     """.split()  # noqa: SIM905 - forty lines of quotes would hide the words
 )
 _HELP = 'pip install "ownlm[transformers]", then the same command: transformers runs the model'
+_ROPE = frozenset(
+    [
+        "rope_type",
+        "rope_theta",
+        "partial_rotary_factor",
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ]
+)
 _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
 
@@ -85,20 +97,24 @@ class Fields:
         """rope_theta and rope_scaling as `ModelConfig` fields, from either way in which configs say them."""
         from ownlm.model.config import RopeScaling
 
-        given = self.get("rope_parameters") or self.get("rope_scaling") or {}
-        self._asked |= {"rope_scaling", "rope_theta"}
-        if not isinstance(given, dict):
-            raise self._wrong("rope_parameters", given, "an object")
-        theta = self._number(
-            "rope_theta", given.get("rope_theta") or self.content.get("rope_theta") or default_theta
-        )
+        given = self._rope_object()
+        self._asked.add("rope_theta")
+        named = (given.get("rope_theta"), self.content.get("rope_theta"), default_theta)
+        theta = self._number("rope_theta", next(value for value in named if value is not None))
+        if theta <= 0:
+            raise self._wrong("rope_theta", theta, "a number above 0")
         partial = given.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))
         if partial not in (1, 1.0, None):
             raise NotNative(f"partial_rotary_factor={partial!r} is not supported.", where=self.where)
-        kind = given.get("rope_type", given.get("type", "default"))
+        kind = given.get("rope_type") or "default"
+        wanted = {"linear": ["factor"], "llama3": ["factor", "low_freq_factor", "high_freq_factor"]}
+        unknown = sorted(name for name, value in given.items() if name not in _ROPE and value is not None)
+        if unknown and kind in ("default", *wanted):  # such as an object for each kind of layer
+            raise NotNative(
+                f"rope_parameters says {', '.join(unknown)[:80]}, which is not supported.", where=self.where
+            )
         if kind == "default":
             return {"rope_theta": theta, "rope_scaling": None}
-        wanted = {"linear": ["factor"], "llama3": ["factor", "low_freq_factor", "high_freq_factor"]}
         if not isinstance(kind, str) or kind not in wanted:
             known = f"Known: default, {', '.join(wanted)}."
             raise NotNative(f"RoPE type {kind!r} is not supported.", where=self.where, why=known)
@@ -114,6 +130,27 @@ class Fields:
             raise Refused(f"rope_parameters {given} make no rotary positions.", where=self.where)
         scaling = RopeScaling(cast(Any, kind), original_max_position_embeddings=original, **numbers)
         return {"rope_theta": theta, "rope_scaling": scaling}
+
+    def _rope_object(self) -> dict[str, Any]:
+        """`rope_scaling`, today named `rope_parameters`; a config may say both when they say the same."""
+        found: dict[str, Any] = {}
+        for name in ("rope_scaling", "rope_parameters"):
+            value = self.get(name) or {}
+            if not isinstance(value, dict):
+                raise self._wrong(name, value, "an object")
+            given = dict(value)
+            if "type" in given:  # its first name
+                given.setdefault("rope_type", given.pop("type"))
+                given.pop("type", None)
+            differ = sorted(key for key in given.keys() & found.keys() if given[key] != found[key])
+            if differ:
+                raise Refused(
+                    f"rope_scaling and rope_parameters say different things of {', '.join(differ)}.",
+                    where=self.where,
+                    do="remove one of them",
+                )
+            found |= given
+        return found
 
     def refuse_unknown(self) -> None:
         """Refuse fields that were neither read nor are known to be harmless (empty ones are)."""

@@ -5,7 +5,6 @@ Data order, dropout and sampling are functions of (seed, step), so the step is a
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ownlm.console.errors import Refused, UsageError
+from ownlm.json_files import read_object
 from ownlm.model.checkpoint import load_model, save_model, save_tensors, write_json
 from ownlm.model.transformer import Transformer
 from ownlm.training.optimizer import Optimizer
@@ -44,7 +44,7 @@ def save_checkpoint(
 
 def token_ids(run: Path) -> dict[str, int]:
     """bos, eos and pad ids for config.json, as the run's generation_config.json has them."""
-    content: dict[str, int] = json.loads((run / "generation_config.json").read_text(encoding="utf-8"))
+    content = read_object(run / "generation_config.json")
     return {key: content[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in content}
 
 
@@ -69,7 +69,7 @@ def prune(run: Path, keep: int) -> None:
 def load_checkpoint(folder: Path, model: Transformer, optimizer: Optimizer) -> dict[str, object]:
     """Put a checkpoint's weights and optimizer state into `model` and `optimizer`; return its state.json."""
     try:
-        state: dict[str, object] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state: dict[str, object] = read_object(folder / "state.json")
         stored = load_model(folder, device=next(model.parameters()).device)
         tensors = load_file(folder / "optimizer.safetensors")
     except FileNotFoundError as error:

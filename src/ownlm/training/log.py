@@ -35,11 +35,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # The cut may lie inside a character; and only \n ends a line, samples may hold U+0085 or U+2028.
+    for line in path.read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             continue
+        if isinstance(entry, dict):
+            lines.append(entry)
     return lines
 
 

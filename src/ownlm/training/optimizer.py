@@ -103,12 +103,8 @@ class Optimizer:
         for name, parameter in self.others.items():
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adamw.{key}.{name}" in tensors]
             self.adamw.state[parameter] = {
-                key: tensors[f"adamw.{key}.{name}"].to(_state_device(key, parameter)) for key in keys
+                key: tensors[f"adamw.{key}.{name}"].to(parameter.device) for key in keys
             }
-
-
-def _state_device(key: str, parameter: Tensor) -> torch.device:
-    return parameter.device
 
 
 def orthogonalized(gradients_NRC: Tensor, dtype: torch.dtype, iterations: int = 5) -> Tensor:

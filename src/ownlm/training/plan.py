@@ -17,7 +17,7 @@ from ownlm.model.config import ModelConfig
 DECAY_SHARE = 0.4  # of the steps: long decays won every time at these sizes (docs/log.md)
 WARMUP_STEPS = 20  # Muon's steps have a bounded size, so a short warm-up is enough
 EVAL_SHARE = 0.04  # of the training time may go into validation (the promise is 5 %)
-EVAL_ROWS = 32  # validation blocks looked at every time
+EVAL_ROWS = 32  # validation blocks looked at every time, fewer in a run too short for them
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,18 @@ class TrainPlan:
         warmup = min(WARMUP_STEPS, max_steps // 10) if warmup_steps is None else warmup_steps
         # One validation costs a third of a training step a row (forward only), so this keeps it under EVAL_SHARE.
         least = math.ceil(self.eval_rows / (3 * EVAL_SHARE * self.rows_per_step))
+        rows = self.eval_rows
+        if eval_steps is None:
+            eval_steps = max(least, max_steps // 20)
+            looks = 2 + (max_steps - 1) // eval_steps  # the first and the last one included
+            rows = max(1, min(rows, int(3 * EVAL_SHARE * self.rows_per_step * max_steps / looks)))
         return dataclasses.replace(
             self,
+            eval_rows=rows,
             max_steps=max_steps,
             warmup_steps=warmup,
             decay_steps=max(1, min(max_steps - warmup, round(max_steps * DECAY_SHARE))),
-            eval_steps=max(least, max_steps // 20) if eval_steps is None else eval_steps,
+            eval_steps=eval_steps,
             # A kill costs at most a tenth of the run; saving takes well under a second at these sizes.
             save_steps=max(50, math.ceil(max_steps / 10)) if save_steps is None else save_steps,
         )
@@ -153,6 +159,9 @@ LEAST: dict[str, float] = {
 }  # fmt: skip
 
 
+MOST_THREADS = 1024  # tens of thousands end in a crash of the thread library, without a word
+
+
 def refuse_numbers(settings: Mapping[str, Any]) -> None:
     """Refuse numbers below the least that means something; None stands for a default."""
     for name, least in LEAST.items():
@@ -160,6 +169,12 @@ def refuse_numbers(settings: Mapping[str, Any]) -> None:
         if value is not None and value < least:
             where = "--" + name.replace("_", "-")
             raise UsageError(f"{value:g} is not possible; it must be at least {least:g}.", where=where)
+    if settings["threads"] is not None and settings["threads"] > MOST_THREADS:
+        raise UsageError(
+            f"{settings['threads']:,} threads are not possible; it must be at most {MOST_THREADS:,}.",
+            where="--threads",
+            why="More than the cores only wait for each other.",
+        )
 
 
 def parse_count(text: str, where: str) -> int:
@@ -170,7 +185,7 @@ def parse_count(text: str, where: str) -> int:
     number = stripped[:-1] if stripped[-1:] in units else stripped
     try:
         count = int(float(number) * factor)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a number of tokens.", where=where, do=f"{where} 10M") from None
     if count < 1:
         raise UsageError(f"{text!r} tokens is nothing to train on.", where=where)
@@ -187,5 +202,7 @@ def check_memory(config: ModelConfig, rows: int, context: int, available: int) -
     raise Refused(
         f"training needs about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are free ({listed}).",
         why="Predicted from the sizes, before anything was allocated.",
-        do=f"--per-device-train-batch-size {max(1, rows // 4)} --gradient-accumulation-steps 4, or a smaller --size",
+        do=f"--per-device-train-batch-size {max(1, rows // 4)} --gradient-accumulation-steps 4, or a smaller --size"
+        if rows > 1
+        else f"--context {max(2, context // 4)}, or a smaller --size",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ownlm import __version__
-from ownlm.console.errors import Refused, UsageError
+from ownlm.console.errors import UsageError
+from ownlm.json_files import read_object
+from ownlm.locate import RUN_FILE
 from ownlm.model.checkpoint import write_json
-
-FORMAT = "ownlm run 1"
 
 
 class Run:
@@ -37,15 +36,15 @@ class Run:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """run.json of a run folder."""
-    file = path / "run.json"
+    """run.json of a run folder.
+
+    Raises:
+        UsageError: there is none. Refused: it is damaged.
+    """
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(path / RUN_FILE)
     except FileNotFoundError:
-        raise UsageError("not a run folder (no run.json).", where=path, do="ownlm runs") from None
-    except ValueError as error:
-        raise Refused(f"not valid JSON: {error}.", where=file) from None
-    return content
+        raise UsageError(f"not a run folder (no {RUN_FILE}).", where=path, do="ownlm runs") from None
 
 
 def write_run(path: Path, content: dict[str, Any]) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import inspect
 import shlex
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ownlm import __version__
 from ownlm.console import output as out
-from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
+from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError, is_disk_full
 from ownlm.corpus.batches import Batches
 from ownlm.corpus.shards import Corpus
 from ownlm.machine.cpu import available_memory, num_cores
+from ownlm.machine.device import choose_device, choose_dtype
 from ownlm.machine.measure import matmul_rate
-from ownlm.model.checkpoint import load_config, save_model, write_json
+from ownlm.model.checkpoint import load_config, save_model
 from ownlm.model.config import ModelConfig
 from ownlm.training import setup
 from ownlm.training.checkpoint import checkpoints, load_checkpoint, token_ids
@@ -37,15 +34,12 @@ from ownlm.training.plan import (
     steps_for,
     tokens_per_step_for,
 )
+from ownlm.training.record import announce, describe, prepare_folder
 from ownlm.training.run_folder import (
-    FORMAT,
     Run,
     claim_output,
-    command_line,
-    environment,
     read_run,
     refuse_output,
-    repeat_command,
     write_model_card,
     write_run,
 )
@@ -61,11 +55,12 @@ class Session:
 
     Args:
         settings: the resolved arguments of the verb, by name.
+        defaults: of the verb, by name.
         started: `time.monotonic()` of the command's start; `--minutes` counts from there.
     """
 
-    def __init__(self, settings: dict[str, Any], started: float) -> None:
-        self.settings, self.started = settings, started
+    def __init__(self, settings: dict[str, Any], defaults: dict[str, Any], started: float) -> None:
+        self.settings, self.defaults, self.started = settings, defaults, started
         self.output = Path(settings["output"])
         setup.refuse_many_processes()
 
@@ -98,10 +93,10 @@ class Session:
         intervals = {name: given[name] for name in ("warmup_steps", "eval_steps", "save_steps")}
         plan = self._with_samples(draft.with_steps(steps, **intervals), per_step)
         claim_output(self.output, given["overwrite"])
-        content = self._describe(corpus, config, plan, size)
-        self._prepare_folder(corpus, config, content)
+        content = describe(given, self.defaults, self.output, corpus, config, plan, size)
+        prepare_folder(self.output, corpus, config, content)
         trainer = setup.build_trainer(corpus, config, plan, self.output, start)
-        self._announce(corpus, config, plan, size, batches)
+        announce(corpus, config, plan, size, batches)
         return self._train(trainer, corpus, content)
 
     def _length(self) -> tuple[float | None, int | None, bool]:
@@ -124,8 +119,8 @@ class Session:
         """(max_steps, seconds a step) for a number of seconds, measured on a model that is thrown away."""
         plan = draft.with_steps(1000, warmup_steps=None, eval_steps=None, save_steps=None)
         trial = setup.build_trainer(corpus, config, plan, self.output, start)
-        left = seconds - (time.monotonic() - self.started) - FINISH_SECONDS
-        return setup.calibrated_steps(trial, left - setup.CALIBRATION_SECONDS / 2)
+        left = seconds - (time.monotonic() - self.started) - min(FINISH_SECONDS, 0.03 * seconds)
+        return setup.calibrated_steps(trial, left)
 
     def resume(self) -> Run:
         """Go on with the unfinished run in the output folder, as if it had never stopped."""
@@ -165,13 +160,10 @@ class Session:
         return self._train(trainer, corpus, content)
 
     def _refuse_changes(self, content: dict[str, Any]) -> None:
-        from ownlm.verbs.pretrain import pretrain
-
-        defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
         for name, value in self.settings.items():
             if (
                 name in ("corpus", "output", "resume", "json", "config", "overwrite")
-                or value == defaults[name]
+                or value == self.defaults[name]
             ):
                 continue
             if str(value) != str(content["settings"].get(name)):
@@ -210,8 +202,8 @@ class Session:
     ) -> tuple[ModelConfig, TrainPlan, str]:
         """Everything but the number of steps."""
         given = self.settings
-        device = setup.choose_device(given["device"])
-        dtype = setup.choose_dtype(given["dtype"], device)
+        device = choose_device(given["device"])
+        dtype = choose_dtype(given["dtype"], device)
         threads = given["threads"] or num_cores()
         train = corpus.split("train")
         context = given["context"] or min(
@@ -254,12 +246,14 @@ class Session:
         return config, plan, size
 
     def _first_words(self, corpus: Corpus) -> str:
-        """The default prompt of samples: the first eight tokens of a text that is held out."""
+        """The default prompt of samples: the first eight tokens of a text that is held out, in its first line."""
         split = corpus.split("validation")
         if not split.num_documents:
             return ""
-        text = corpus.tokenizer.decode(split.document(0)[1:9])
-        return text.rstrip("\ufffd").split("\n")[0]  # eight tokens may end inside a character
+        # Where a document was cut in two, the held-out part begins with blank lines, or inside a character.
+        text = corpus.tokenizer.decode(split.document(0)[1:65]).lstrip("\ufffd \n\t")
+        tokens = corpus.tokenizer.encode(text.split("\n")[0])[:8]
+        return corpus.tokenizer.decode(tokens).rstrip("\ufffd")
 
     def _with_samples(self, plan: TrainPlan, seconds_per_step: float) -> TrainPlan:
         """Samples at the start, at about 30 and 120 seconds when the speed is known, else at each fifth of the run."""
@@ -271,93 +265,37 @@ class Session:
             steps = [plan.max_steps * i // 5 for i in range(5)]
         return dataclasses.replace(plan, sample_steps=sorted({s for s in steps if s < plan.max_steps}))
 
-    def _describe(self, corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str) -> dict[str, Any]:
-        from ownlm.verbs.pretrain import pretrain
-
-        defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
-        counts = config.parameter_counts()
-        train, validation = corpus.split("train"), corpus.split("validation")
-        with_defaults = {name: (value, defaults[name]) for name, value in self.settings.items()}
-        return {
-            "format": FORMAT,
-            "ownlm": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command_line(),
-            "repeat": repeat_command(
-                corpus.path, self.output, with_defaults, plan, size if size != "given" else "auto"
-            ),
-            "settings": {name: str(v) if isinstance(v, Path) else v for name, v in self.settings.items()},
-            "plan": plan.to_json(),
-            "model": {
-                "size": size,
-                "architecture": config.architecture,
-                "parameters": config.num_parameters(),
-                "embedding_parameters": counts["embedding"] + counts["position"] + counts["head"],
-            },
-            "data": {
-                "corpus": str(corpus.path.resolve()),
-                "hash": corpus.manifest["hash"],
-                "train_tokens": train.num_tokens,
-                "train_bytes": train.num_bytes,
-                "train_documents": train.num_documents,
-                "validation_tokens": validation.num_tokens,
-                "validation_bytes": validation.num_bytes,
-                "bytes_per_token": train.num_bytes / max(train.num_tokens, 1),
-                "overlap": corpus.manifest.get("overlap"),
-            },
-            "tokenizer_sha256": corpus.tokenizer.sha256,
-            "environment": environment(plan.device, plan.threads),
-            "seed": plan.seed,
-            "taught": ["continues text"],
-            "cost": {"seconds": 0.0, "tokens": 0, "flops": 0.0},
-            "result": {},
-            "finished": False,
-        }
-
-    def _prepare_folder(self, corpus: Corpus, config: ModelConfig, content: dict[str, Any]) -> None:
-        tokenizer = corpus.tokenizer
-        tokenizer.save(self.output)
-        ids = {
-            "bos_token_id": tokenizer.eos_id,
-            "eos_token_id": tokenizer.eos_id,
-            "pad_token_id": tokenizer.pad_id,
-        }
-        write_json(self.output / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8})
-        from ownlm.model.families import to_hugging_face
-
-        write_json(self.output / "config.json", to_hugging_face(config, ids))
-        write_run(self.output, content)
-
-    def _announce(
-        self, corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, batches: Batches
-    ) -> None:
-        counts = config.parameter_counts()
-        outside = counts["embedding"] + counts["position"] + counts["head"]
-        out.say(
-            f"model: {size}, {config.num_hidden_layers} layers × {config.hidden_size} wide, "
-            f"{out.human_count(config.num_parameters())} parameters ({out.human_count(outside)} in embeddings and head), context {plan.context}"
-        )
-        epochs = plan.max_steps * plan.tokens_per_step / batches.tokens_per_epoch
-        out.say(
-            f"plan: {plan.max_steps:,} steps of {plan.tokens_per_step:,} tokens = {epochs:.2f} epochs of "
-            f"{out.human_count(corpus.split('train').num_tokens)} tokens; {plan.dtype} on {plan.device}, {plan.threads} threads; "
-            f"matmul measured at {plan.peak_flops / 1e9:,.0f} GFLOP/s"
-        )
-
     def _train(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> Run:
-        """`_finish`, with a full disk said in words: what is kept, and how to go on."""
+        """`_finish`, with a full disk and a break said in words: what is kept, and how to go on."""
         try:
             return self._finish(trainer, corpus, content)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except KeyboardInterrupt:
+            raise self._broken_off(trainer, content) from None
+        except Exception as error:
+            if not is_disk_full(error):
                 raise
             kept = checkpoints(self.output)
             raise OwnlmError(
                 f"the disk is full; training stopped after step {trainer.step:,} of {trainer.plan.max_steps:,}.",
-                where=error.filename or self.output,
+                where=getattr(error, "filename", None) or self.output,
                 why=f"The checkpoint {kept[-1]} is whole." if kept else "There was no checkpoint yet.",
                 do=f"free some space, then: {self._resume_command()}",
             ) from None
+
+    def _broken_off(self, trainer: Trainer, content: dict[str, Any]) -> Interrupted:
+        """What a second Ctrl-C left, or one after the last step."""
+        if content["finished"]:
+            return Interrupted(
+                "interrupted after training; the model is written, the full pass or the report is missing.",
+                where=self.output,
+                do=f"ownlm evaluate {shlex.quote(str(self.output))}",
+            )
+        kept = checkpoints(self.output)
+        what = f"the checkpoint {kept[-1]} is kept" if kept else "there was no checkpoint yet"
+        return Interrupted(
+            f"broken off after step {trainer.step:,} of {trainer.plan.max_steps:,}; {what}.",
+            do=self._resume_command(),
+        )
 
     def _resume_command(self) -> str:
         corpus, output = shlex.quote(str(self.settings["corpus"])), shlex.quote(str(self.output))
@@ -404,7 +342,8 @@ class Session:
             stop_token_ids=(tokenizer.eos_id,),
         )  # fmt: skip
         events = Engine(trainer.model, device=plan.device).generate([Request(prompt, settings)])
-        return tokenizer.decode([e.token_id for e in events if e.token_id not in (None, tokenizer.eos_id)])
+        written = [e.token_id for e in events if e.token_id not in (None, tokenizer.eos_id)]
+        return tokenizer.decode(written).rstrip("\ufffd")  # the last token may end inside a character
 
     def _score(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> None:
         """One full pass over the validation text with the function `evaluate` uses; then the report."""

@@ -1,4 +1,4 @@
-"""From settings to a `Trainer`: device, dtype, size, model, plan. Rules, not timings, except for `--minutes`."""
+"""From settings to a `Trainer`: size, model, plan. Rules, not timings, except for `--minutes`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ownlm.console.errors import Refused, UsageError
+from ownlm.console.errors import UsageError
 from ownlm.corpus.batches import Batches, fixed_sample
 from ownlm.corpus.shards import Corpus
-from ownlm.machine.cpu import bf16_pays, num_cores
+from ownlm.machine.cpu import num_cores
 from ownlm.model.checkpoint import load_model
 from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES, config_for
@@ -21,7 +21,7 @@ from ownlm.model.transformer import Transformer
 from ownlm.seeds import derive
 from ownlm.training.loop import Trainer
 from ownlm.training.optimizer import Optimizer
-from ownlm.training.plan import EVAL_ROWS, TrainPlan
+from ownlm.training.plan import EVAL_SHARE, TrainPlan
 
 CALIBRATION_SECONDS = 8.0
 DEFAULT_CONTEXT = 256  # tokens; longer windows cost attention and gain little before about 30M parameters
@@ -29,35 +29,6 @@ DEFAULT_CONTEXT = 256  # tokens; longer windows cost attention and gain little b
 # Sustained training arithmetic a core does, in FLOP/s: only to choose a size by rule, never shown as a measurement.
 ASSUMED_CORE_FLOPS = {"float32": 4e10, "bfloat16": 9e10}
 ASSUMED_GPU_FLOPS = 1e14
-
-
-def choose_device(device: str) -> str:
-    """cuda, then mps, then cpu; or the one that was asked for, refused when it is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.split(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in there:
-        raise UsageError(f'there is no device "{device}".', where="--device", do="--device cpu, cuda or mps")
-    if not there[kind]:
-        raise UsageError(
-            f"this machine has no {kind} device that torch can use.", where="--device", do="ownlm doctor"
-        )
-    return device
-
-
-def choose_dtype(dtype: str, device: str) -> str:
-    """Arithmetic of the products: bf16 only where the hardware multiplies it (emulated bf16 is 300 times slower)."""
-    pays = device.startswith("cuda") or (device == "cpu" and bf16_pays())
-    if dtype == "auto":
-        return "bfloat16" if pays else "float32"
-    if dtype == "bfloat16" and not pays:
-        raise Refused(
-            "this processor has no bf16 arithmetic (avx512_bf16 or amx); it would be emulated, far slower than fp32.",
-            where="--dtype",
-            do="--dtype float32",
-        )
-    return dtype
 
 
 def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: int) -> str:
@@ -153,7 +124,7 @@ def build_trainer(
         batches=Batches(corpus.split("train"), plan.context, plan.rows_per_step, plan.seed),
         byte_lengths=torch.from_numpy(corpus.tokenizer.token_byte_lengths.astype("int64")).to(plan.device),
         run=run,
-        validation=fixed_sample(validation, plan.context, EVAL_ROWS, plan.seed)
+        validation=fixed_sample(validation, plan.context, plan.eval_rows, plan.seed)
         if validation.num_tokens > 1
         else None,
     )
@@ -163,28 +134,30 @@ def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
     """(max_steps, seconds a step): steps are timed on a model that is then thrown away.
 
     Args:
-        seconds: what training, validation included, may take.
+        seconds: what this calibration and training, validation included, may take.
     """
-    for _ in range(2):
-        trainer.train_step()
+    called = time.monotonic()
+    limit = min(CALIBRATION_SECONDS, seconds * 0.05)
     times: list[float] = []
-    begin = time.monotonic()
-    while len(times) < 3 or (
-        time.monotonic() - begin < min(CALIBRATION_SECONDS, seconds * 0.05) and len(times) < 50
-    ):
+    # Two steps warm up, three are a measure; where steps are slow, the first ones must do.
+    while len(times) < 52:
+        spent = time.monotonic() - called
+        if times and (spent >= CALIBRATION_SECONDS - max(times) or (spent >= limit and len(times) >= 5)):
+            break
         start = time.monotonic()
         trainer.train_step()
         _synchronize(trainer.plan.device)
         times.append(time.monotonic() - start)
-    per_step = sorted(times)[len(times) // 2]
-    evaluation = 0.0
-    if trainer.validation is not None:
+    measured = sorted(times[2:] or times[-1:])
+    per_step = measured[len(measured) // 2]
+    evaluation = EVAL_SHARE * seconds if trainer.validation is not None else 0.0
+    if trainer.validation is not None and time.monotonic() - called < CALIBRATION_SECONDS - per_step:
         start = time.monotonic()
         trainer.validate()
-        evaluation = time.monotonic() - start
-    # About 21 validations and as many sparse interruptions (samples, checkpoints) happen on the way.
-    planned = max(1, int((seconds - 21 * evaluation - 0.02 * seconds) / per_step))
-    return planned, per_step
+        evaluation = 21 * (time.monotonic() - start)
+    # About 21 validations happen on the way, in a short run what their share allows; samples and checkpoints too.
+    left = seconds - (time.monotonic() - called) - min(evaluation, EVAL_SHARE * seconds) - 0.02 * seconds
+    return max(1, int(left / per_step)), per_step
 
 
 def _synchronize(device: str) -> None:

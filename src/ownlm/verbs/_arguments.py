@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ownlm.console import output as out
@@ -90,6 +91,20 @@ def texts_and_paths(words: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             texts.append(word)
     return texts, paths
+
+
+def given_texts(words: Sequence[str]) -> tuple[str, Iterator[str]]:
+    """(what they are, in words; the normalised documents): files, folders, standard input, literal text.
+
+    Raises:
+        UsageError: see `texts_and_paths`.
+    """
+    from ownlm.evaluation.documents import normalised, read_texts
+
+    literal, paths = texts_and_paths(words)
+    read = (text.text for text in read_texts(paths)) if paths else ()
+    what = ", ".join("standard input" if word == "-" else word[:60] for word in words)
+    return what, chain(map(normalised, literal), read)
 
 
 _PATH_LIKE = re.compile(r"[!-~]*[/\\][!-~]*|[!-~]+\.\w{1,5}", re.ASCII)

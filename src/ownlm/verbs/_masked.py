@@ -19,8 +19,9 @@ from ownlm.evaluation.documents import Text, normalised, read_texts
 from ownlm.evaluation.pseudo_figures import NOTE, evaluate_pseudo
 from ownlm.evaluation.strangest import Place, quoted, shown
 from ownlm.filling import Filled
+from ownlm.machine.device import choose_dtype
 from ownlm.masked import CANDIDATES, MaskedModel
-from ownlm.training.setup import choose_dtype
+from ownlm.verbs._figures import baselines, interval, text_line, window_line
 
 if TYPE_CHECKING:
     from ownlm.evaluation.pseudo import TextScores
@@ -178,20 +179,15 @@ def evaluate(
     json: bool,
 ) -> dict[str, Any]:
     """`ownlm evaluate` with a masked model."""
-    from itertools import chain
-
     from ownlm.evaluation.documents import held_out, run_corpus
-    from ownlm.verbs._arguments import texts_and_paths
+    from ownlm.verbs._arguments import given_texts
 
     choose_dtype(dtype, loaded.device)
     if texts:
-        literal, paths = texts_and_paths(texts)
-        read = (text.text for text in read_texts(paths)) if paths else ()
-        documents = chain((normalised(text) for text in literal), read)
-        what = ", ".join("standard input" if word == "-" else word[:60] for word in texts)
+        what, documents = given_texts(texts)
     else:
         split = run_corpus(loaded.run, loaded.path).split("validation")
-        documents = chain(item.data.decode() for item in held_out(split))
+        documents = (item.data.decode() for item in held_out(split))
         what = f"held-out split of {split.corpus.path}"
     figures = evaluate_pseudo(
         loaded.pseudo,
@@ -214,15 +210,10 @@ def evaluate(
 
 
 def _show(found: dict[str, Any]) -> None:
-    from ownlm.evaluation.metrics import shown as figure
-
-    documents = "1 document" if found["documents"] == 1 else f"{found['documents']:,} documents"
-    size = out.human_bytes(found["bytes"])
-    out.say(f"{found['text']}: {documents}, {size}, {found['tokens']:,} tokens")
-    baselines = ", ".join(f"{name} {value:.4f}" for name, value in found["baselines"].items())
-    out.result(f"pseudo bits per byte  {figure(found['pseudo_bits_per_byte'])}   beside {baselines}")
-    out.result(f"pseudo loss           {figure(found['pseudo_loss'])}   nats a token")
-    out.result(f"pseudo perplexity     {figure(found['pseudo_perplexity'])}   a token")
+    out.say(text_line(found))
+    out.result(f"pseudo bits per byte  {interval(found, 'pseudo_bits_per_byte')}   beside {baselines(found)}")
+    out.result(f"pseudo loss           {interval(found, 'pseudo_loss')}   nats a token")
+    out.result(f"pseudo perplexity     {interval(found, 'pseudo_perplexity')}   a token")
     out.say(found["note"])
     if found["unknown_tokens"]:
         share = found["unknown_tokens"] / found["tokens"]
@@ -230,7 +221,4 @@ def _show(found: dict[str, Any]) -> None:
             f"{found['unknown_tokens']:,} tokens ({share:.1%}) stand for what the vocabulary lacks: "
             "their bytes are counted, their text is not predicted."
         )
-    out.say(
-        f"n: {found['interval']['resampled']}; windows of {found['context']:,} tokens advance by "
-        f"{found['stride']:,}; {found['dtype']}; {found['tokens_per_second']:,.0f} tokens/s"
-    )
+    out.say(window_line(found))

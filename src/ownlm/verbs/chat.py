@@ -19,13 +19,14 @@ def chat(model: Any) -> None:
         model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
     """
     from ownlm import __version__
-    from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.loaded import read_run, resolve
+
+    path = resolve(model)  # before torch is loaded: a wrong name is said at once
+    from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.masked import mask_token
     from ownlm.model.checkpoint import read_config
     from ownlm.model.encoder_families import fills_masks
 
-    path = resolve(model)
     run = read_run(path)
     taught = [str(what) for what in run.get("taught", ["continues text"])]
     place = shlex.quote(str(path))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from ownlm.console import output as out
 from ownlm.console.errors import UsageError
 from ownlm.console.settings import verb
+from ownlm.verbs._figures import baselines, interval, text_line, window_line
 
 if TYPE_CHECKING:
     from ownlm.evaluation.documents import Encoded
@@ -47,14 +47,15 @@ def evaluate(
         device: cpu, cuda, mps, or auto.
         json: print the figures as JSON.
     """
-    from ownlm.evaluation.evaluate import evaluate_documents
     from ownlm.loaded import load
-    from ownlm.masked import MaskedModel
-    from ownlm.training.setup import choose_dtype
 
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"{batch_size} windows at once; it must be at least 1.", where="--batch-size")
-    loaded = load(model, device=device, dtype="float32")
+    loaded = load(model, device=device, dtype="float32")  # loads torch only when there is such a model
+    from ownlm.evaluation.evaluate import evaluate_documents
+    from ownlm.machine.device import choose_dtype
+    from ownlm.masked import MaskedModel
+
     if isinstance(loaded, MaskedModel):
         from ownlm.verbs import _masked
 
@@ -86,39 +87,21 @@ def evaluate(
 
 def _documents(loaded: LoadedModel, texts: list[str]) -> tuple[str, Iterable[Encoded], int | None]:
     """(what is read, in words; the documents; their bytes when known)."""
-    from ownlm.evaluation.documents import encoded, held_out, normalised, read_texts, run_corpus
-    from ownlm.verbs._arguments import texts_and_paths
+    from ownlm.evaluation.documents import encoded, held_out, run_corpus
+    from ownlm.verbs._arguments import given_texts
 
     if not texts:
         corpus = run_corpus(loaded.run, loaded.path)
         split = corpus.split("validation")
         return f"held-out split of {corpus.path}", held_out(split), split.num_bytes
-    literal, paths = texts_and_paths(texts)
-    read = (text.text for text in read_texts(paths)) if paths else ()
-    given = (normalised(text) for text in literal)
-    what = ", ".join("standard input" if word == "-" else word[:60] for word in texts)
-    return what, encoded(loaded.tokenizer, chain(given, read)), None
+    what, given = given_texts(texts)
+    return what, encoded(loaded.tokenizer, given), None
 
 
 def _show(found: dict[str, Any]) -> None:
     """The figures as lines: each beside its baselines."""
-    unit = found["interval"]["resampled"]
-    size = out.human_bytes(found["bytes"])
-    documents = "1 document" if found["documents"] == 1 else f"{found['documents']:,} documents"
-    out.say(f"{found['text']}: {documents}, {size}, {found['tokens']:,} tokens")
-    bits = found["bits_per_byte"]
-    baselines = ", ".join(f"{name} {value:.4f}" for name, value in found["baselines"].items())
-    out.result(f"bits per byte  {_interval(bits, unit)}   beside {baselines}")
-    out.result(f"loss           {_interval(found['loss'], unit)}   nats a token")
-    out.result(f"perplexity     {_interval(found['perplexity'], unit)}   a token")
-    out.say(
-        f"Windows of {found['context']:,} tokens advance by {found['stride']:,}; {found['dtype']}; "
-        f"{found['tokens_per_second']:,.0f} tokens/s"
-    )
-
-
-def _interval(value: dict[str, float], unit: str) -> str:
-    number, low, high = (f"{value[name]:.4f}" for name in ("value", "low", "high"))
-    if value["n"] < 2:
-        return f"{number} (too little text for an interval)"
-    return f"{number} (95 % {low} to {high}, {int(value['n']):,} {unit})"
+    out.say(text_line(found))
+    out.result(f"bits per byte  {interval(found, 'bits_per_byte')}   beside {baselines(found)}")
+    out.result(f"loss           {interval(found, 'loss')}   nats a token")
+    out.result(f"perplexity     {interval(found, 'perplexity')}   a token")
+    out.say(window_line(found))

@@ -12,6 +12,8 @@ from ownlm.console.errors import UsageError
 from ownlm.console.settings import verb
 
 MARK = ".ownlm-export"  # in a folder that an export made: it may replace it
+UNFINISHED = "ownlm export has begun here and is not done\n"
+FINISHED = "made by ownlm export; may be replaced by it\n"
 
 
 @verb
@@ -66,8 +68,9 @@ def export(
         else:
             from ownlm.export.rewrite import rewrite
 
-            done = rewrite(folder, target, dtype, shard_bytes)
+            done = rewrite(folder, target, dtype, shard_bytes) | {"revision": _revision(folder)}
         write_card(folder, target, source, done)
+        (target / MARK).write_text(FINISHED, encoding="utf-8")
     except BaseException:
         discard(target)
         raise
@@ -87,13 +90,24 @@ def export(
     return done
 
 
+def _revision(folder: Path) -> str | None:
+    """The commit of the hub that a folder holds: of the shared cache, or as `ownlm pull` noted it."""
+    from ownlm.corpus.special_tokens import read_json
+    from ownlm.verbs.pull import FACTS
+
+    if folder.parent.name == "snapshots":
+        return folder.name
+    commit = read_json(folder / FACTS).get("commit")
+    return commit if isinstance(commit, str) else None
+
+
 def _from_llama2c(
     file: Path, target: Path, dtype: str | None, shard_bytes: int, tokenizer: Path | None
 ) -> dict[str, Any]:
     from ownlm.export import llama2c
     from ownlm.model.stored import StoredWeights
 
-    config = llama2c.convert(file, target, dtype, shard_bytes)
+    config = llama2c.read_header(file)
     found = tokenizer or llama2c.find_tokenizer(file)
     if found is None:
         raise UsageError(
@@ -102,11 +116,12 @@ def _from_llama2c(
             do=f"ownlm export {file} {target} --tokenizer tok{config.vocab_size}.bin",
         )
     llama2c.write_tokenizer(found, config, target)
+    llama2c.convert(file, target, dtype, shard_bytes)  # config.json last: a folder without it is no model
     with StoredWeights(target) as stored:
         return {
             "tensors": len(stored.entries),
             "bytes": stored.bytes,
-            "dtype": dtype or "float32",
+            "dtype": str(next(iter(stored.entries.values())).dtype).removeprefix("torch."),
             "format": f"llama2.c (`{file.name}` with `{found.name}`)",
         }
 
@@ -131,35 +146,57 @@ def hub_name(to: str | None) -> str | None:
     """The repository that `--to hub:owner/name` means."""
     if to is None:
         return None
-    match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", to)
-    if not match:
+    from ownlm.hub import parse
+
+    name = to.removeprefix("hub:")
+    found = parse(name) if name != to and name.count("/") == 1 and "@" not in name else None
+    if found is None:
         raise UsageError(f"{to!r} is no place to send a model to.", where="--to", do="--to hub:OWNER/NAME")
-    return match[1]
+    return found.repository
 
 
 def claim(target: Path, source: Path, overwrite: bool) -> None:
     """Make the folder; one that holds something else is never touched."""
-    if target.exists() and not target.is_dir():
-        raise UsageError("is a file; a folder is written.", where=target, do="another DST")
+    if (target.exists() or target.is_symlink()) and not target.is_dir():
+        what = "is a file; a folder is written." if target.exists() else "is a link to nothing."
+        raise UsageError(what, where=target, do="another DST")
     if target.exists() and source.exists() and target.resolve() == source.resolve():
         raise UsageError("source and target are the same folder.", where=target, do="another DST")
     if target.is_dir() and any(target.iterdir()):
-        made_here = (target / MARK).is_file()
-        if not (overwrite and made_here):
+        mark = target / MARK
+        if not mark.is_file():
             raise UsageError(
-                "an earlier export is there." if made_here else "holds other files; nothing was changed.",
+                "holds other files; nothing was changed.", where=target, do="a new folder for DST"
+            )
+        if not overwrite:
+            begun = mark.read_text(encoding="utf-8", errors="replace") == UNFINISHED
+            what = "an unfinished export is there." if begun else "an earlier export is there."
+            raise UsageError(what, where=target, do="--overwrite, or another DST")
+        own = set(written_files(target))
+        others = sorted(path.name for path in target.iterdir() if path not in own)
+        if others:
+            raise UsageError(
+                f"holds files that no export wrote ({', '.join(others[:3])}); nothing was changed.",
                 where=target,
-                do="--overwrite, or another DST" if made_here else "a new folder for DST",
+                do="move them elsewhere, or another DST",
             )
         discard(target)
     target.mkdir(parents=True, exist_ok=True)
-    (target / MARK).write_text("made by ownlm export; may be replaced by it\n", encoding="utf-8")
+    (target / MARK).write_text(UNFINISHED, encoding="utf-8")
+
+
+def written_files(target: Path) -> list[Path]:
+    """Files in a folder whose names an export gives."""
+    from ownlm.export.rewrite import COMPANIONS
+
+    names = (MARK, "*.tmp", "model*.safetensors", "model.safetensors.index.json", "config.json", "run.json")
+    found = {path for pattern in (*names, "README.md", *COMPANIONS) for path in target.glob(pattern)}
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def discard(target: Path) -> None:
-    """Remove what an export wrote (its own files only: there are no folders among them)."""
-    for file in target.iterdir():
-        if file.is_file() and not file.is_symlink():
-            file.unlink()
-    if not any(target.iterdir()):
+    """Remove what an export wrote, and the folder when nothing is left."""
+    for file in written_files(target):
+        file.unlink()
+    if not target.is_symlink() and not any(target.iterdir()):
         target.rmdir()

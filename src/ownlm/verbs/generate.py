@@ -66,13 +66,14 @@ def generate(
         json: print texts, token counts, finish reasons and seed as JSON.
     """
     from ownlm.loaded import draw_seed, load
-    from ownlm.masked import MaskedModel
     from ownlm.verbs._arguments import read_argument
 
     if num_return_sequences < 1:
         what = f"{num_return_sequences} texts; it must be at least 1."
         raise UsageError(what, where="--num-return-sequences")
-    loaded = load(model, device=device, dtype=dtype)
+    loaded = load(model, device=device, dtype=dtype)  # loads torch only when there is such a model
+    from ownlm.masked import MaskedModel
+
     texts = [read_argument(prompt) for prompt in prompts or ["-"]]
     if isinstance(loaded, MaskedModel):
         from ownlm.verbs import _masked

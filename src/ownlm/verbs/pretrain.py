@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import time
 from pathlib import Path
@@ -88,10 +89,11 @@ def pretrain(
         json: print the result as JSON.
         config: YAML file with settings; options on the command line win.
     """
-    settings = dict(locals())
+    settings, started = dict(locals()), time.monotonic()  # importing torch is a part of the minutes
     from ownlm.training.session import Session
 
-    session = Session(settings, started=time.monotonic())
+    defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
+    session = Session(settings, defaults, started=started)
     run = session.resume() if resume else session.start()
     if out.from_cli() and json:
         out.result_json(run.content)

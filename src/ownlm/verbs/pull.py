@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ownlm.hub_listing import HubFile, Listing
 
 FORMAT = "ownlm pull 1"
-FACTS, SUMS, PARTS = "ownlm.json", "SHA256SUMS", ".ownlm-pull"
+FACTS, SUMS, PARTS, LOCK = "ownlm.json", "SHA256SUMS", ".ownlm-pull", ".ownlm-pull.lock"
 
 
 @verb
@@ -88,6 +88,9 @@ def _claimed(target: Path, wanted: HubName, tokenizer_only: bool) -> dict[str, A
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
+    begun = target.is_dir() and {path.name for path in target.iterdir()} <= {FACTS, LOCK, PARTS}
+    if begun and not _has_text(target / FACTS):  # another pull begins, or one had no room for its first bytes
+        return None
     try:
         facts = jsonlib.loads((target / FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -103,6 +106,10 @@ def _claimed(target: Path, wanted: HubName, tokenizer_only: bool) -> dict[str, A
             do="-o NEW_FOLDER",
         )
     return facts
+
+
+def _has_text(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _ask(wanted: HubName, target: Path, before: dict[str, Any] | None) -> Listing:
@@ -144,12 +151,21 @@ def _facts(listing: Listing, tokenizer_only: bool) -> dict[str, Any]:
 
 def _fill(target: Path, listing: Listing, files: list[HubFile], facts: dict[str, Any]) -> int:
     """Bring what is missing or damaged into the folder; returns the bytes that came from the network."""
-    from ownlm.hub_fetch import fetch_file, fetching, is_whole, make_room
+    from huggingface_hub.utils import WeakFileLock
 
     target.mkdir(parents=True, exist_ok=True)
-    if not (target / FACTS).exists():
+    if not _has_text(target / FACTS):
         text = jsonlib.dumps(facts, ensure_ascii=False, indent=2) + "\n"
         (target / FACTS).write_text(text, encoding="utf-8")
+    with WeakFileLock(target / LOCK):  # a second pull waits and finds everything there
+        fetched = _fill_alone(target, listing, files)
+    (target / LOCK).unlink(missing_ok=True)
+    return fetched
+
+
+def _fill_alone(target: Path, listing: Listing, files: list[HubFile]) -> int:
+    from ownlm.hub_fetch import fetch_file, fetching, is_whole, make_room
+
     missing = []
     for file in files:
         if not is_whole(file, target / file.name):
@@ -163,7 +179,8 @@ def _fill(target: Path, listing: Listing, files: list[HubFile], facts: dict[str,
     make_room(listing, missing, parts)
     network = 0
     with fetching(listing, missing) as progress:
-        for file in missing:
+        # config.json last: a folder without it is no model, so an unfinished one is never taken for one.
+        for file in sorted(missing, key=lambda file: file.name == "config.json"):
             part = parts / f"{file.digest}.part"
             if _from_cache(listing, file, target / file.name, part, progress):
                 continue

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ownlm.training.run_folder import Run
 
 DEFAULT_FOLDER = "ownlm-quickstart"
+SCORED_BYTES = 100_000  # of the file that the closing `score` command reads
 
 
 @verb
@@ -140,7 +141,11 @@ def _free(folder: Path, name: str) -> Path:
 
 
 def _some_source(corpus: Corpus) -> str:
-    """A held-out file, for `score` to read, as its argument; "" when the text came from elsewhere."""
+    """A held-out file that `score` reads in seconds, as its argument; "" when the text came from elsewhere."""
     split = corpus.split("validation")
-    name = split.where(0).rsplit(":", 1)[0] if split.num_documents else ""
-    return f"@{name}" if Path(name).is_file() else ""
+    for number in range(min(split.num_documents, 100)):
+        path = Path(split.where(number).rsplit(":", 1)[0])
+        # A file of many documents is large, and most of them were trained on.
+        if path.is_file() and path.stat().st_size <= SCORED_BYTES:
+            return f"@{path}"
+    return ""

@@ -56,8 +56,6 @@ def score(
         json: print the result as JSON.
     """
     from ownlm.loaded import load
-    from ownlm.masked import MaskedModel
-    from ownlm.verbs import _masked
     from ownlm.verbs._arguments import texts_and_paths
 
     if top < 1:
@@ -68,7 +66,10 @@ def score(
         raise UsageError("does nothing with --rank, which shows every candidate.", where="--top")
     if rank is not None and texts:
         raise UsageError("--rank reads a file; TEXT cannot be scored in the same command.", where=texts[0])
-    loaded = load(model, device=device, dtype="float32")
+    loaded = load(model, device=device, dtype="float32")  # loads torch only when there is such a model
+    from ownlm.masked import MaskedModel
+    from ownlm.verbs import _masked
+
     if rank is not None:
         return _rank(loaded, rank, prompt, per_byte, stride, json)
     literal, paths = texts_and_paths(texts or ["-"])
