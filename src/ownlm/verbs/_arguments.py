@@ -39,7 +39,8 @@ def read_file(path: Path) -> str:
             raise Refused(f"larger than {MAX_TEXT_BYTES // 10**6} MB.", where=path, do="ownlm prepare")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UsageError("no such file.", where=path) from None
+        do = "a path that exists"
+        raise UsageError("no such file.", where=path, do=do) from None
     except IsADirectoryError:
         raise UsageError("a folder, a file is needed.", where=path) from None
     try:

@@ -169,6 +169,6 @@ def _rank(
             out.result("\n\n".join("\n".join(f"{r.score:.4f}\t{r.candidate}" for r in r_) for r_ in ranked))
             changed = sum(r_[0].given != 1 for r_ in ranked)
             out.say(
-                f"{len(ranked):,} lists; in {changed:,} another candidate than the first one given is best."
+                f"{len(ranked):,} {'list' if len(ranked) == 1 else 'lists'}; in {changed:,} another candidate than the first one given is best."
             )
     return found
