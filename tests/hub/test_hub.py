@@ -14,21 +14,8 @@ from ownlm.console.errors import OwnlmError, UsageError
 from ownlm.hub import hub_name, local_folder
 from ownlm.loaded import load, resolve
 from tests.hub.conftest import NAME, use
+from tests.hub.folders import FETCHED, names
 from tests.hub.server import closed_port, silent_port
-
-FETCHED = {
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "LICENSE"
-}  # fmt: skip
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def no_bytes_kept(tmp_path: Path) -> bool:
-    """Nothing but locks lies in the cache."""
-    return not any(p.is_file() and p.suffix != ".lock" for p in (tmp_path / "home").rglob("*"))
-
 
 # ---- what a name means
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,32 +17,15 @@ from ownlm import hub_fetch
 from ownlm.cli import main
 from ownlm.console.errors import Refused, UsageError
 from tests.hub.conftest import NAME
-from tests.hub.state import TOKEN, Hub
-from tests.hub.test_hub import FETCHED
-
-WRITTEN = FETCHED | {"ownlm.json", "SHA256SUMS"}
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*")}
-
-
-def environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
-    """What a user sets; this process reads it once, so a new one is started."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return {**kept, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), **more}
-
-
-def command(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ownlm", *words], capture_output=True, text=True, **options)  # type: ignore[call-overload]
-
+from tests.hub.folders import FETCHED, WRITTEN, command, environment, names_below
+from tests.hub.state import TOKEN
 
 # ---- pull
 
 
 def test_a_folder_that_can_be_carried(hub, run, model_files, tmp_path, offline):
     done = ownlm.pull(NAME, output=Path("model"))
-    assert names(Path("model")) == WRITTEN
+    assert names_below(Path("model")) == WRITTEN
     for name in FETCHED:
         assert not (Path("model") / name).is_symlink()
         assert (Path("model") / name).read_bytes() == model_files[name]
@@ -80,7 +62,7 @@ def test_as_it_is_typed_with_the_environment(hub, tmp_path):
     done = command("pull", NAME, "--json", cwd=tmp_path, env=environment(hub, tmp_path, HF_TOKEN=TOKEN))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["model"] == "tiny" and names(tmp_path / "tiny") == WRITTEN
+    assert told["model"] == "tiny" and names_below(tmp_path / "tiny") == WRITTEN
     assert (
         told["fetched_bytes"] == told["bytes"] == sum((tmp_path / "tiny" / n).stat().st_size for n in FETCHED)
     )
@@ -95,7 +77,7 @@ def test_as_it_is_typed_with_the_environment(hub, tmp_path):
 def test_the_tokenizer_alone(hub, text_folder):
     ownlm.pull(NAME, output=Path("words"), tokenizer_only=True)
     texts = {"config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert names(Path("words")) == texts | {"ownlm.json", "SHA256SUMS"}
+    assert names_below(Path("words")) == texts | {"ownlm.json", "SHA256SUMS"}
     with pytest.raises(UsageError, match="the tokenizer only"):
         ownlm.pull(NAME, output=Path("words"))
 
@@ -113,7 +95,7 @@ def test_what_was_cut_goes_on(hub, model_files, monkeypatch, capsys):
     assert [request.range for request in hub.asked("/cdn/")] == ["bytes=50000-"]
     assert not hub.asked("/README.md$")  # what was there is not fetched again
     assert Path("model/model.safetensors").read_bytes() == model_files["model.safetensors"]
-    assert names(Path("model")) == WRITTEN
+    assert names_below(Path("model")) == WRITTEN
 
 
 def test_a_process_that_is_interrupted(hub, model_files, tmp_path):
@@ -164,7 +146,7 @@ def test_several_at_the_same_time(hub, model_files, tmp_path):
         pulls = [pool.submit(ownlm.pull, NAME, output=tmp_path / "model") for _ in range(4)]
         folders = [pool.submit(local_folder, NAME) for _ in range(4)]
     assert sum(pull.result()["fetched_bytes"] for pull in pulls) <= sum(len(model_files[n]) for n in FETCHED)
-    assert names(tmp_path / "model") == WRITTEN
+    assert names_below(tmp_path / "model") == WRITTEN
     for folder in (tmp_path / "model", *(found.result() for found in folders)):
         assert all((folder / name).read_bytes() == model_files[name] for name in FETCHED)
 
@@ -204,7 +186,7 @@ def test_what_the_cache_has_is_copied(hub, model_files):
     resolve(NAME)
     hub.requests.clear()
     assert ownlm.pull(NAME, output=Path("model"))["fetched_bytes"] == 0
-    assert not hub.asked("/resolve/") and names(Path("model")) == WRITTEN
+    assert not hub.asked("/resolve/") and names_below(Path("model")) == WRITTEN
     assert not Path("model/model.safetensors").is_symlink()
 
 
@@ -223,7 +205,7 @@ def test_folders_with_other_content_are_not_touched(hub, capsys):
     assert "holds other files" in capsys.readouterr().err
     Path("file").write_text("x")
     assert main(["pull", NAME, "-o", "file"]) == 2
-    assert names(Path("mine")) == {"letter.txt"} and hub.requests == []
+    assert names_below(Path("mine")) == {"letter.txt"} and hub.requests == []
     ownlm.pull(NAME, output=Path("model"))
     hub.add("tester/other", hub.repositories[NAME].commits[hub.repositories[NAME].refs["main"]])
     assert main(["pull", "tester/other", "-o", "model"]) == 2

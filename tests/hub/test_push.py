@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,24 +17,7 @@ from ownlm.console.errors import OwnlmError, Refused, UsageError
 from ownlm.export.push import push
 from tests.hub.conftest import NAME, use
 from tests.hub.server import closed_port, silent_port
-from tests.hub.state import TOKEN, Hub
-from tests.hub.test_hub import FETCHED
-
-WRITTEN = FETCHED | {"ownlm.json", "SHA256SUMS"}
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*")}
-
-
-def environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
-    """What a user sets; this process reads it once, so a new one is started."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return {**kept, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), **more}
-
-
-def command(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ownlm", *words], capture_output=True, text=True, **options)  # type: ignore[call-overload]
+from tests.hub.state import TOKEN
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 
@@ -13,21 +12,8 @@ from ownlm.cli import main
 from ownlm.console.errors import OwnlmError, Refused
 from ownlm.loaded import resolve
 from tests.hub.conftest import NAME
+from tests.hub.folders import FETCHED, names, no_bytes_kept
 from tests.hub.state import TOKEN, git_hash
-
-FETCHED = {
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "LICENSE"
-}  # fmt: skip
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def no_bytes_kept(tmp_path: Path) -> bool:
-    """Nothing but locks lies in the cache."""
-    return not any(p.is_file() and p.suffix != ".lock" for p in (tmp_path / "home").rglob("*"))
-
 
 # ---- no
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ownlm.console.errors import Refused
 from ownlm.json_files import read_object
-from ownlm.model.checkpoint import SHARD_BYTES, read_config, write_json, write_weights
+from ownlm.model.checkpoint import SHARD_BYTES, all_finite, read_config, write_json, write_weights
 from ownlm.model.stored import FLOATS, StoredWeights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,7 +63,7 @@ def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SH
             if wanted is None or tensor.dtype not in FLOATS or tensor.dtype == wanted:
                 return tensor
             changed = tensor.to(wanted)
-            if torch.isfinite(tensor).all() and not torch.isfinite(changed).all():
+            if not all_finite(changed) and all_finite(tensor):
                 raise Refused(
                     f"{name} holds {tensor.abs().max():.3g}, more than {dtype} can hold.",
                     where=source,

@@ -266,9 +266,16 @@ def read_weights(
         yield name, tensor
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether every value is a number.
+
+    One NaN or infinity makes the sum one: a pass at the speed of memory. A sum may also overflow: then a slow look.
+    """
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
 def _refuse_nan(tensor: Tensor, name: str, file: Path) -> None:
-    # One NaN or infinity makes the sum one: a pass at the speed of memory. A sum may also overflow: then a slow look.
-    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+    if not all_finite(tensor):
         count = int((~torch.isfinite(tensor)).sum())
         raise Refused(
             f"{name} holds {count:,} values that are no numbers (NaN or infinity).",

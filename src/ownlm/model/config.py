@@ -109,12 +109,7 @@ class ModelConfig:
             "intermediate_size": 16 * MAX_WIDTH,
             "max_position_embeddings": MAX_CONTEXT,
         }
-        for name, limit in limits.items():
-            value = getattr(self, name)
-            if not 1 <= value <= limit:
-                raise UsageError(
-                    f"{name} is {value:,}; it must lie between 1 and {limit:,}.", where="model config"
-                )
+        check_limits(self, limits)
         for field in dataclasses.fields(self):
             self._check_choice(field.name)
         if self.num_attention_heads % self.num_key_value_heads:
@@ -237,6 +232,20 @@ class ModelConfig:
     def key_value_bytes_per_token(self, bytes_per_value: int = 4) -> int:
         """Bytes of key-value cache one token takes over all layers."""
         return 2 * self.num_hidden_layers * self.key_value_width * bytes_per_value
+
+
+def check_limits(config: object, limits: dict[str, int]) -> None:
+    """Refuse a config whose fields do not lie between 1 and their limits.
+
+    Raises:
+        UsageError: the first such field, by name.
+    """
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        if not 1 <= value <= limit:
+            raise UsageError(
+                f"{name} is {value:,}; it must lie between 1 and {limit:,}.", where="model config"
+            )
 
 
 def _hints() -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownlm.console.errors import Refused, UsageError
-from ownlm.model.config import MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH
+from ownlm.model.config import MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, check_limits
 from ownlm.model.layers import ACTIVATIONS, Embedding, Linear
 
 EncoderActivation = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -65,10 +65,7 @@ class EncoderConfig:
             "max_position_embeddings": MAX_CONTEXT,
             "type_vocab_size": MAX_VOCABULARY,
         }
-        for name, limit in limits.items():
-            if not 1 <= getattr(self, name) <= limit:
-                what = f"{name} is {getattr(self, name):,}; it must lie between 1 and {limit:,}."
-                raise UsageError(what, where="model config")
+        check_limits(self, limits)
         self._check()
 
     def _check(self) -> None:

@@ -11,18 +11,18 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ownlm.console.errors import Refused, UsageError
+from ownlm.json_files import read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "consolidated.*.pth")
 OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "*.gguf")
-MAX_INDEX_BYTES = 64 * 2**20
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -64,15 +64,12 @@ class StoredWeights:
         if index.is_file():
             return self._indexed(index)
         self._refuse_without_safetensors()
-        raise AssertionError("unreachable")
 
     def _indexed(self, index: Path) -> list[Path]:
+        content = read_object(index)
         try:
-            if index.stat().st_size > MAX_INDEX_BYTES:
-                raise ValueError("it is too large")
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            files = sorted(set(names))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            files = sorted(set(content["weight_map"].values()))
+        except (KeyError, TypeError, AttributeError) as error:
             raise Refused(f"not an index of weights: {error}.", where=index) from None
         for name in files:
             # A folder from elsewhere must not read outside of itself.
@@ -86,7 +83,7 @@ class StoredWeights:
                 )
         return [self.folder / name for name in files]
 
-    def _refuse_without_safetensors(self) -> None:
+    def _refuse_without_safetensors(self) -> NoReturn:
         for patterns, what in ((PICKLED, "pickled weights"), (OTHERS, "weights in another format")):
             found = sorted(path.name for pattern in patterns for path in self.folder.glob(pattern))
             if found:
