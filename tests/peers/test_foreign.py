@@ -19,7 +19,7 @@ from ownlm.loaded import load
 from tests.peers import foreign_models as peers
 
 transformers = pytest.importorskip("transformers")
-PROMPTS = ["The quick brown", "A river", "Where does the fox run to"]
+PROMPTS = peers.PROMPTS
 GREEDY = {"temperature": 0, "max_new_tokens": 20}
 
 
