@@ -24,7 +24,7 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-$(VENV)/.installed: pyproject.toml constraints.txt scripts/say_size.py
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt scripts/say_size.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/say_size.py
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data]'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,18 +23,41 @@ def pytest_report_header() -> str:
 
 
 TALES = {
-    "fox.txt": "The quick brown fox jumps over the lazy dog. The dog sleeps, and the fox runs home.\n",
-    "river.txt": "A river runs to the sea. Rain falls on the hills, and the river runs again.\n",
-    "春.txt": "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。\n",
+    "fox.txt": "The {quality} {quality} {animal} {jumps} over the {quality} {animal}. "
+    "The {animal} {jumps}, and the {animal} {jumps} {home}.\n",
+    "river.txt": "A {quality} {river} {jumps} to the {sea}. {rain} {falls} on the {sea}, and the {animal} {jumps} {home}.\n",
+    "春.txt": "{春眠}{不觉晓}，{春眠}{闻啼鸟}。{春眠}{风雨声}，{春眠}{知多少}。\n",
 }
+WORDS = {
+    "quality": "quick brown lazy old small wild red calm dark young cold proud shy grey tall kind",
+    "animal": "fox dog hare owl bear cat crow goat wolf lamb mouse horse duck seal toad hen",
+    "jumps": "runs jumps sleeps waits sings turns hides rests climbs falls walks calls drinks moves stops swims",
+    "home": "home again north alone away there south first today early below inside late down back now",
+    "river": "river stream brook path cloud road wind boat",
+    "sea": "sea lake hills valley town forest bridge coast garden field island harbour meadow mill shore tower",
+    "rain": "Rain Snow Hail Dust Light Night Frost Fog",
+    "falls": "falls lies shines comes waits stays rolls drifts",
+    "春眠": "春眠 处处 夜来 花落 白日 黄河 千山 万径 孤舟 床前 举头 低头 红豆 空山 明月 清泉 松间 石上 空江 远寺 寒山 古木 小楼 高台",
+    "不觉晓": "不觉晓 依山尽 入海流 鸟飞绝 人踪灭 蓑笠翁 寒江雪 明月光 望明月 思故乡 南国生 来几枝",
+    "闻啼鸟": "闻啼鸟 疑是霜 更上楼 穷千里 多采撷 最相思 不见人 闻人语 返景入 照青苔 松风起 竹影长",
+    "风雨声": "风雨声 古道边 荒城外 晚钟远 长亭暮 渔火明 孤帆尽 江水平 草木深 雁南飞 客心惊 柳丝轻",
+    "知多少": "知多少 问归期 入梦迟 待谁来 几时回 共此灯 又一年 满人间 照无眠 不须归 天地间 水云间",
+}  # fmt: skip
+
+
+def tale(name: str, number: int) -> str:
+    """A numbered line of a text; the words differ from line to line, so that no 13 tokens are there again and again."""
+    draw = random.Random(f"{name} {number}")
+    words = re.sub(r"{(\w+)}", lambda slot: draw.choice(WORDS[slot[1]].split()), TALES[name])
+    return f"{number}: {words}"
 
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three short texts, each repeated with numbers so that they differ."""
+    """A folder with three short texts of 120 lines."""
     folder = tmp_path_factory.mktemp("texts")
-    for name, text in TALES.items():
-        lines = (f"{number}: {text}" for number in range(120))
+    for name in TALES:
+        lines = (tale(name, number) for number in range(120))
         (folder / name).write_text("".join(lines), encoding="utf-8")
     return folder
 

@@ -85,6 +85,7 @@ TRAINED = "tests/verbs/test_pretrain.py::test_every_training_setting_changes_the
 LOGGED = "tests/verbs/test_pretrain.py::test_settings_that_change_something_else"
 STARTED = "tests/verbs/test_quickstart.py::"
 SESSION = "tests/training/test_session.py::"
+PREFLIGHT = "tests/training/test_preflight.py::"
 LENGTHS = "tests/training/test_lengths.py::"
 SET = "tests/training/test_set.py::"
 DEVICE = Differs(["--device", "abacus"], refused)
@@ -151,7 +152,11 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "save_steps": f"{LOGGED}[save_steps]",
         "save_total_limit": SESSION + "test_save_total_limit_keeps_the_newest",
         "sample_prompt": f"{LOGGED}[sample_prompt]",
+        "report_to": "tests/training/test_trackers.py::test_the_event_file_says_what_the_log_says",
+        "on_divergence": "tests/training/test_watchdog.py::test_a_skipped_step_is_an_update_left_out",
         "logging_steps": Differs(["--logging-steps", "1"], lines_with("MFU")),
+        "allow_overlap": PREFLIGHT + "test_validation_text_in_the_training_text_is_refused_unless_allowed",
+        "dry_run": PREFLIGHT + "test_a_dry_run_writes_nothing_and_its_command_trains_that",
         "overwrite": SESSION + "test_overwrite_removes_nothing_when_the_plan_is_refused",
         "json": Differs(["--json"], out),
         "config": "tests/verbs/test_pretrain.py::test_settings_file_and_precedence",
@@ -198,6 +203,10 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
     }),
     "runs": ([], {
         "folder": "tests/verbs/test_runs.py::test_a_missing_folder_is_a_usage_error",
+        "runs": "tests/verbs/test_runs_compare.py::test_settings_that_differ_and_only_they",
+        "containing": "tests/verbs/test_runs_containing.py::test_how_much_of_a_training_document_was_seen_and_how_often",
+        "output": "tests/verbs/test_runs_compare.py::test_settings_that_differ_and_only_they",
+        "paired": "tests/verbs/test_runs_compare.py::test_no_paired_difference_is_said_with_its_reason",
         "json": "tests/verbs/test_runs.py::test_json_and_python_give_the_same_rows",
     }),
 }  # fmt: skip

@@ -64,7 +64,9 @@ CASES = [
 
 
 @pytest.fixture(scope="session")
-def places(corpus: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def places(
+    text_folder: Path, corpus: Path, run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Paths that the commands name: a corpus and a run of each kind, and a text that needs several windows."""
     import ownlm
 
@@ -72,7 +74,8 @@ def places(corpus: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (folder / "text.txt").write_text(
         "".join(f"{i}: The fox and the river.\n" for i in range(120)), encoding="utf-8"
     )
-    ownlm.prepare([str(folder / "text.txt")], output=folder / "other corpus", vocab_size=300)
+    # Another text than the small corpus, with sentences that do not return in its validation part.
+    ownlm.prepare([str(text_folder / "river.txt")], output=folder / "other corpus", vocab_size=300)
     other = ownlm.pretrain(corpus, output=folder / "other run", max_steps=0, **TINY)
     return {
         "corpus": str(corpus), "run": str(run), "other_corpus": str(folder / "other corpus"),

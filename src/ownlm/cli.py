@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +21,15 @@ from ownlm.console.errors import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     OwnlmError,
+    SaidElsewhere,
     UsageError,
     did_you_mean,
     is_disk_full,
 )
 from ownlm.verbs import GROUPS, VERBS, load_verb
+
+OF_SEVERAL_PROCESSES = ("pretrain",)  # what torchrun may start
+LAST_WORDS_SECONDS = 30.0  # at most; usually torchrun's signal comes at once
 
 EPILOG = """\
 Exit codes: 0 done, 1 something broke, 2 wrong arguments or settings file,
@@ -101,6 +107,8 @@ def verb_command(name: str) -> click.Command:
     function = load_verb(name)
 
     def invoke(given: dict[str, Any]) -> None:
+        if os.environ.get("WORLD_SIZE", "1") != "1" and name not in OF_SEVERAL_PROCESSES:
+            raise UsageError(f"ownlm {name} runs in one process.", do=f"ownlm {name} …, without torchrun")
         quiet = bool(given.pop("quiet", False))
         given.pop("debug", None)
         with output.quiet(quiet):
@@ -170,11 +178,21 @@ def main(argv: list[str] | None = None) -> int:
         try:
             app.main(args=argv, prog_name="ownlm", standalone_mode=False)
         except Exception as error:
-            return _report(error, debug="--debug" in argv)
+            code = _report(error, debug="--debug" in argv)
+            if code not in (0, EXIT_INTERRUPTED) and output.follows():
+                _let_the_first_speak(code)
+            return code
         except KeyboardInterrupt:
             output.warn("interrupted.")
             return EXIT_INTERRUPTED
     return 0
+
+
+def _let_the_first_speak(code: int) -> None:
+    """torchrun ends all processes as soon as one has failed: the one that says why must be the first to go."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
+        time.sleep(LAST_WORDS_SECONDS)
 
 
 def _fill_closed_streams() -> None:
@@ -197,6 +215,8 @@ def _report(error: Exception, debug: bool) -> int:
     if isinstance(error, click.exceptions.Abort):  # click's word for Ctrl-C
         output.warn("interrupted.")
         return EXIT_INTERRUPTED
+    if output.follows() and isinstance(error, (SaidElsewhere, UsageError)):
+        return error.exit_code  # the first of several processes says it
     if isinstance(error, click.ClickException):
         return _usage(error)
     if "_OWNLM_COMPLETE" in os.environ and not debug:
@@ -216,6 +236,8 @@ def _complain(text: str) -> None:
 
 def _usage(error: click.ClickException) -> int:
     """click's complaints about options and arguments, in our words."""
+    if output.follows():
+        return EXIT_USAGE
     context = getattr(error, "ctx", None)
     text = error.format_message()
     if isinstance(error, click.NoSuchOption):

@@ -307,15 +307,16 @@ complete_words ownlm ""
 complete_words ownlm runs --js
 complete_words ownlm --completion z
 complete_words ownlm runs so
-complete_words ownlm runs ""
+complete_words ownlm evaluate ""
 complete_words ownlm nothing -
+complete_words ownlm runs com
 """
     lines = complete("bash", script, path_with_ownlm).splitlines()
     assert lines[0] == "[prepare pretrain]"
     assert lines[1] == f"[{' '.join(VERBS)}]"
     assert lines[2] == "[--json]"
     assert lines[3] == "[zsh]"
-    assert lines[4:] == ["files", "[]", "files", "[]", "[--version --completion -h --help]"]
+    assert lines[4:] == ["files", "[]", "files", "[]", "[--version --completion -h --help]", "[compare]"]
 
 
 def test_zsh_completes_verbs_with_their_summaries(path_with_ownlm):

@@ -53,7 +53,7 @@ def test_only_what_follows_the_prompt_is_scored(model: Transformer, tokenizer: T
 def test_a_token_over_the_end_of_the_prompt_is_scored_for_all(
     model: Transformer, tokenizer: Tokenizer
 ) -> None:
-    prompt, candidates = "the ri", ["ver", "se"]
+    prompt, candidates = "the ru", ["ns", "st"]
     whole = [tokenizer.encode(prompt + c).tolist() for c in candidates]
     assert tokenizer.encode(prompt).tolist() != whole[0][: len(tokenizer.encode(prompt))]
     (found,) = rank(model, tokenizer, [CandidateList(candidates, prompt)], context=CONTEXT)

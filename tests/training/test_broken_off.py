@@ -10,11 +10,11 @@ import ownlm
 from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
 from ownlm.corpus.shards import Corpus
 from ownlm.model.sizes import config_for
-from ownlm.training import session, setup
+from ownlm.training import draft, session, setup
 from ownlm.training.log import RunLog, cut_log, read_log
 from ownlm.training.loop import Trainer
+from ownlm.training.parallel import Processes
 from ownlm.training.plan import EVAL_SHARE, MOST_THREADS, TrainPlan, check_memory, parse_count
-from ownlm.training.session import Session
 from ownlm.verbs.quickstart import SCORED_BYTES, _some_source
 
 
@@ -105,6 +105,7 @@ def test_minutes_are_used_up_and_not_passed(monkeypatch, seconds):
         validate=lambda: takes(0.16),
         validation=object(),
         plan=SimpleNamespace(device="cpu"),
+        processes=Processes(),
     )
     steps, per_step = setup.calibrated_steps(trainer, seconds)
     assert per_step == pytest.approx(0.125)
@@ -126,6 +127,7 @@ def test_calibration_of_slow_steps_ends_in_ten_seconds_or_with_the_first_step(mo
         validate=lambda: takes(step_seconds),
         validation=object(),
         plan=SimpleNamespace(device="cpu"),
+        processes=Processes(),
     )
     steps, per_step = setup.calibrated_steps(trainer, 3600.0)
     assert per_step == pytest.approx(step_seconds)
@@ -139,7 +141,7 @@ def test_samples_continue_words_also_where_the_held_out_part_begins_with_blank_l
     line = "The king is here and so is the queen of all the lands that lie beyond the sea"
     ids = [tokenizer.eos_id, *tokenizer.encode(f"{before}{line}\nsecond line").tolist()]
     split = SimpleNamespace(num_documents=1, document=lambda number: ids)
-    text = Session._first_words(None, SimpleNamespace(split=lambda name: split, tokenizer=tokenizer))
+    text = draft.first_words(SimpleNamespace(split=lambda name: split, tokenizer=tokenizer))
     assert text == tokenizer.decode(tokenizer.encode(line)[:8])
     assert line.startswith(text.strip())
 

@@ -15,7 +15,7 @@ import ownlm
 from ownlm.cli import main
 from ownlm.console.errors import Interrupted, OwnlmError, UsageError
 from ownlm.corpus.shards import Corpus
-from ownlm.training import checkpoint, session, setup
+from ownlm.training import checkpoint, draft, setup
 from ownlm.training.checkpoint import checkpoints
 from ownlm.training.log import read_log
 from ownlm.training.loop import Trainer
@@ -162,7 +162,7 @@ def test_threads_are_those_of_torch(corpus, tmp_path, tiny, monkeypatch):
     done = ownlm.pretrain(corpus, output=tmp_path / "run", max_steps=0, **(tiny | {"threads": 7}))
     assert set(asked) == {7}
     assert done.content["environment"]["threads"] == done.content["plan"]["threads"] == 7
-    monkeypatch.setattr(session, "num_cores", lambda: 5)
+    monkeypatch.setattr(draft, "num_cores", lambda: 5)
     done = ownlm.pretrain(corpus, output=tmp_path / "all", max_steps=0, **(tiny | {"threads": None}))
     assert done.content["plan"]["threads"] == 5
 

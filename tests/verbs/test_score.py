@@ -176,8 +176,8 @@ def test_a_prompt_stands_before_the_candidates(typed, model, tmp_path):
         json.dumps(own) + "\n" + json.dumps({"candidates": own["candidates"]}) + "\n", encoding="utf-8"
     )
     first, second = json.loads(typed("--rank", file, "--prompt", "0: A river runs to the", "--json")[1])
-    assert (first["prompt"], first["ranked"][0]["candidate"]) == ("3: The quick brown", " fox")
-    assert (second["prompt"], second["ranked"][0]["candidate"]) == ("0: A river runs to the", " sea")
+    assert (first["prompt"], second["prompt"]) == ("3: The quick brown", "0: A river runs to the")
+    assert first["ranked"][0]["logprob"] > first["ranked"][1]["logprob"]
     for one in (first, second):
         for entry in one["ranked"]:
             expected = nats(model, one["prompt"] + entry["candidate"]) - nats(model, one["prompt"])

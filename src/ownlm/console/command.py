@@ -7,6 +7,7 @@ settings file may give it, so what is missing is found after that file was read 
 
 from __future__ import annotations
 
+import glob
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from ownlm.console import output
 from ownlm.console.settings import ALIASES, ARGUMENTS, parameter_hints
@@ -204,6 +206,8 @@ def _kind(annotation: Any, name: str) -> tuple[Any, bool]:
         return _kind(options[0], name)
     if annotation in (int, float, bool, Path):
         return annotation, False
+    if Path in options and any(get_origin(option) is Literal for option in options):
+        return annotation, False
     if any(get_origin(option) is list for option in options):
         return _kind(next(option for option in options if get_origin(option) is list), name)
     return (Path if name in PATH_NAMES or Path in options else str), False
@@ -214,4 +218,25 @@ def _click_type(kind: Any) -> Any:
         return click.Path()  # completes file names; whether the file exists is the verb's message
     if get_origin(kind) is Literal:
         return click.Choice([str(choice) for choice in get_args(kind)])
+    if Path in get_args(kind):
+        return WordOrPath([word for option in get_args(kind) for word in get_args(option)])
     return kind
+
+
+class WordOrPath(click.Path):
+    """A path, or one of a few words, which completion shows beside the folders."""
+
+    def __init__(self, words: list[str]) -> None:
+        super().__init__()
+        self.words = words
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        words = [word for word in self.words if word.startswith(incomplete)]
+        if not words:
+            return super().shell_complete(ctx, param, incomplete)
+        # A shell that is told to complete paths itself drops the words: the folders are named here.
+        folders = (path for path in Path().glob(glob.escape(incomplete) + "*") if path.is_dir())
+        shown = [f"{path}/" for path in sorted(folders) if not path.name.startswith(".")]
+        return [CompletionItem(word) for word in words + shown]

@@ -57,6 +57,14 @@ class Interrupted(OwnlmError):
     exit_code = EXIT_INTERRUPTED
 
 
+class SaidElsewhere(OwnlmError):
+    """The first of several processes has said why the run ended; this one ends with the same exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"the first process has ended with exit code {exit_code}; it says why.")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

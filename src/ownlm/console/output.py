@@ -60,12 +60,14 @@ def printable(text: str) -> str:
 
 def say(text: str = "", style: str | None = None) -> None:
     """One line for the person, on stderr; silent with `--quiet`."""
-    if not _quiet:
+    if not is_quiet():
         console().print(printable(text), style=style, markup=False)
 
 
 def warn(text: str) -> None:
     """A line that must be seen, also with `--quiet`."""
+    if follows():
+        return
     console().print(f"warning: {printable(text)}", style="yellow", markup=False)
 
 
@@ -75,6 +77,8 @@ def result(text: str, end: str = "\n") -> None:
     Characters that the terminal's encoding lacks are printed as `?`, which is said once.
     """
     global _lossy_said
+    if follows():
+        return
     encoding = sys.stdout.encoding or "utf-8"
     if not _fits(text, encoding):
         text = text.encode(encoding, "replace").decode(encoding)
@@ -112,7 +116,7 @@ def table(
         rows: cells, converted with `str`.
         numeric: indexes of the columns that are aligned to the right.
     """
-    if not _quiet:
+    if not is_quiet():
         for part in _shown(console().width, title, headers, rows, numeric):
             console().print(part, markup=False)
 
@@ -209,8 +213,13 @@ def quiet(on: bool = True) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether `--quiet` is on."""
-    return _quiet
+    """Whether `--quiet` is on, or the words are left to another process."""
+    return _quiet or follows()
+
+
+def follows() -> bool:
+    """Whether torchrun started several processes and this is not the first, which alone speaks for them."""
+    return os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager

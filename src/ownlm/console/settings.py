@@ -13,6 +13,7 @@ import os
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,6 +22,8 @@ from ownlm.console.errors import UsageError, did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_given: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
 
 MAX_SETTINGS_BYTES = 2**20
 
@@ -64,8 +67,12 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             bound = signature.bind_partial(*args, **known)
         except TypeError as error:
             raise UsageError(f"{function.__name__}: {error}.", do=_help_command(function)) from None
-        settings = resolve(function, dict(bound.arguments))
-        return function(**settings)  # type: ignore[call-arg]
+        settings, names = resolve(function, dict(bound.arguments))
+        before = _given.set(names)
+        try:
+            return function(**settings)  # type: ignore[call-arg]
+        finally:
+            _given.reset(before)
 
     checked.__ownlm_function__ = function  # type: ignore[attr-defined]
     return checked
@@ -89,7 +96,15 @@ def canonical(name: str, parameters: Mapping[str, Any], where: str = "") -> str:
     raise UsageError(f'unknown setting "{name}".{did_you_mean(plain, known)}', where=where or None)
 
 
-def resolve(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def given_settings() -> frozenset[str]:
+    """The settings of the running verb that were given, in its arguments or the settings file, even with their default.
+
+    None and an empty list leave a setting to its default, so they do not count.
+    """
+    return _given.get()
+
+
+def resolve(function: Callable[..., Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     """Merge given arguments, the settings file and defaults; convert and check types.
 
     Args:
@@ -97,7 +112,7 @@ def resolve(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str,
         given: the arguments that were really given.
 
     Returns:
-        Every parameter of the function with its final value.
+        Every parameter of the function with its final value, and the names of those that were given.
 
     Raises:
         UsageError: an unknown setting, a wrong value, a settings file that is not YAML.
@@ -121,7 +136,10 @@ def resolve(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str,
         merged[name] = (
             [_plain_path(v) for v in value] if isinstance(value, (list, tuple)) else _plain_path(value)
         )
-    return _validate(function, merged, places)
+    names = (
+        n for n, value in merged.items() if value is not None and not (isinstance(value, list) and not value)
+    )
+    return _validate(function, merged, places), frozenset(names)
 
 
 def _plain_path(value: Any) -> Any:

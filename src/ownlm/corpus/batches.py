@@ -13,6 +13,8 @@ from ownlm.console.errors import Refused
 from ownlm.corpus.shards import Split
 from ownlm.seeds import derive
 
+NOT_TRAINED = -100  # the target that torch's cross_entropy ignores
+
 ROUNDS = (
     6  # of the Feistel network; four give a pseudo-random permutation (Luby & Rackoff 1988), two are spare
 )
@@ -46,14 +48,25 @@ class Batches:
 
     def step(self, step: int, first: int = 0, count: int | None = None) -> np.ndarray:
         """Rows [first, first + count) of a step: token ids int64 [count, context + 1]; targets are shifted by one."""
-        count = self.rows - first if count is None else count
-        serial = np.arange(step * self.rows + first, step * self.rows + first + count, dtype=np.int64)
-        batch = np.empty((count, self.context + 1), dtype=np.int64)
-        for row, (epoch, index) in enumerate(zip(serial // self.blocks, serial % self.blocks)):
-            block = permuted(int(index), self.blocks, derive(self.seed, "data order", int(epoch)))
-            start = self._offset(int(epoch)) + block * self.context
+        starts = self.starts(step, first, self.rows - first if count is None else count)
+        batch = np.empty((len(starts), self.context + 1), dtype=np.int64)
+        for row, start in enumerate(starts):
             batch[row] = self.split.read(start, start + self.context + 1)
         return batch
+
+    def pairs(self, step: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [first, first + count) of a step as (ids that are read, targets after each), int64 [count, context]."""
+        rows = self.step(step, first, count)
+        return rows[:, :-1], rows[:, 1:]
+
+    def starts(self, step: int, first: int, count: int) -> list[int]:
+        """Where in the split the rows [first, first + count) of a step begin, in tokens."""
+        found = []
+        for serial in range(step * self.rows + first, step * self.rows + first + count):
+            epoch, index = divmod(serial, self.blocks)
+            block = permuted(index, self.blocks, derive(self.seed, "data order", epoch))
+            found.append(self._offset(epoch) + block * self.context)
+        return found
 
     def _offset(self, epoch: int) -> int:
         room = self.split.num_tokens - 1 - self.blocks * self.context

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
@@ -82,6 +83,22 @@ def available_memory() -> int:
     available = _system_memory()[1]
     left = [max(limit - used, 0) for limit, used in _memory_limits()]
     return min([available, *left])
+
+
+class ProcessMemory(NamedTuple):
+    """Bytes of resident memory of this process: now, and at most so far. 0: the system does not say."""
+
+    now: int
+    peak: int
+
+
+def process_memory() -> ProcessMemory:
+    """What this process holds; where only the present is known (macOS), that counts as the peak too."""
+    fields = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", _read(PROC / "self" / "status"), re.MULTILINE))
+    if len(fields) == 2:
+        return ProcessMemory(int(fields["VmRSS"]) * 1024, int(fields["VmHWM"]) * 1024)
+    resident = _command("ps", "-o", "rss=", "-p", str(os.getpid())) if sys.platform == "darwin" else ""
+    return ProcessMemory(int(resident or 0) * 1024, int(resident or 0) * 1024)
 
 
 def memory_limit() -> int | None:

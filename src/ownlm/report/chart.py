@@ -15,13 +15,15 @@ Pairs = Sequence[tuple[float, float]]
 class Series:
     """One curve: `line` and `faint` are drawn as lines, `dots` as marked points, `band` as an area.
 
-    A band's points run along its lower edge and back along its upper one.
+    A band's points run along its lower edge and back along its upper one. `color` is a class of the page's style;
+    `across` is what stands before a point's place where the pointer shows it.
     """
 
     name: str
     kind: Literal["line", "faint", "dots", "band"]
     points: Pairs
-    color: Literal["train", "validation", "plain"] = "train"
+    color: str = "train"
+    across: str = "step"
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ def _chart(curves: Sequence[Series], width: int, height: int, from_zero: bool, x
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places) + ("Z" if curve.kind == "band" else "")
         dots = []
         if curve.kind == "dots" or len(places) == 1:
-            dots = [(*place, f"step {x:,.0f}: {y:.4g}") for place, (x, y) in zip(places, curve.points)]
+            dots = [
+                (*place, f"{curve.across} {x:,.0f}: {y:.4g}") for place, (x, y) in zip(places, curve.points)
+            ]
         shapes.append(Shape(curve, path, dots))
     inside = [value for value in x_values if x_low <= value <= x_high] or [x_low]
     x_ticks = [Tick(across(value), label) for value, label in zip(inside, labelled(inside))]

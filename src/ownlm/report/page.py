@@ -140,7 +140,7 @@ def _samples(log: Log, facts: dict[str, Any]) -> tuple[list[dict[str, Any]], int
         kept = [found[round(i * (len(found) - 1) / (MAX_SAMPLES - 1))] for i in range(MAX_SAMPLES)]
     shown = []
     for entry in kept:
-        start, text = _printable(entry.get("prompt")), _printable(entry.get("text"))
+        start, text = printable(entry.get("prompt")), printable(entry.get("text"))
         # Some texts repeat their prompt: it is shown once, and told apart from what the model wrote.
         written = text.removeprefix(start)
         shown.append(
@@ -155,7 +155,7 @@ def _samples(log: Log, facts: dict[str, Any]) -> tuple[list[dict[str, Any]], int
     return shown, len(found) - len(kept)
 
 
-def _printable(text: object) -> str:
+def printable(text: object) -> str:
     """Text with the control characters that HTML forbids made visible."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text or ""))
 

@@ -7,6 +7,7 @@ from typing import Any
 from ownlm.console import output as out
 from ownlm.console.progress import Progress
 from ownlm.training.plan import TrainPlan
+from ownlm.training.watchdog import Trouble
 
 
 class LiveLine:
@@ -30,6 +31,12 @@ class LiveLine:
         if self.logging_steps and values["step"] % self.logging_steps == 0:
             self.progress.clear()
             out.say(f"step {values['step']:,}  {text}")
+
+    def skipped(self, trouble: Trouble) -> None:
+        """Lines that stay: a step that was left out, why, and what was in its batch."""
+        self.progress.update(1)
+        self.progress.clear()
+        out.warn(f"step {trouble.step:,} is skipped: {trouble.reason}.\n{trouble.words()}")
 
     def validation(self, values: dict[str, Any]) -> None:
         """A line that stays."""

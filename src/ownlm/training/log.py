@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 
 class RunLog:
-    """Appends lines and flushes each, so that a kill loses none."""
+    """Appends lines and flushes each, so that a kill loses none.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        tracker: called with each line once it is written.
+    """
+
+    def __init__(self, path: Path, tracker: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        self.path, self._tracker = path, tracker
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
@@ -20,6 +25,7 @@ class RunLog:
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
         self._file.write(json.dumps({"kind": kind, **rounded}, ensure_ascii=False) + "\n")
         self._file.flush()
+        self._tracker({"kind": kind, **rounded})
 
     def __enter__(self) -> RunLog:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -17,25 +18,38 @@ import torch
 from torch import Tensor
 
 from ownlm.console.errors import OwnlmError
-from ownlm.corpus.batches import Batches
+from ownlm.corpus.batches import NOT_TRAINED, Batches
 from ownlm.model.transformer import Transformer
 from ownlm.training.checkpoint import prune, save_checkpoint
+from ownlm.training.fused import FusedGradients
 from ownlm.training.log import RunLog
 from ownlm.training.loss import head_loss
 from ownlm.training.optimizer import Optimizer
+from ownlm.training.parallel import LostProcess, Processes
 from ownlm.training.plan import TrainPlan
 from ownlm.training.schedule import learning_rate_factor
+from ownlm.training.trackers import Tracker
+from ownlm.training.watchdog import Trouble, Watchdog, divergence_logged, gradient_norm
+
+Batch = tuple[Tensor, Tensor]  # ids that the model reads [B, T], and the targets after each of them [B, T]
 
 
 @dataclass
 class Trainer:
     """Everything a run needs, and its position.
 
+    Of several processes each has one; the first one's writes, validates and calls what is to be called.
+
     Args:
         byte_lengths: UTF-8 bytes of each token id (0 for specials), [V].
         validation: fixed validation blocks [rows, T + 1], or None.
         on_step: called with the values of each step (for the live line).
+        on_skipped: called with what was wrong with a step that was left out.
         on_sample: called when a sample is due; returns the text.
+        watchdog: looks at each step before its update; None: nothing does.
+        tracker: called with each line of the log.
+        gradients: the fused way to loss and gradients; None: autograd.
+        processes: that share out the rows of each step.
     """
 
     model: Transformer
@@ -47,7 +61,12 @@ class Trainer:
     validation: np.ndarray | None = None
     on_step: Callable[[dict[str, Any]], None] = lambda _: None
     on_validation: Callable[[dict[str, Any]], None] = lambda _: None
+    on_skipped: Callable[[Trouble], None] = lambda _: None
     on_sample: Callable[[int, float], str] | None = None
+    watchdog: Watchdog | None = None
+    tracker: Tracker = lambda _: None
+    gradients: FusedGradients | None = None
+    processes: Processes = field(default_factory=Processes)
     step: int = 0
     seconds_before: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -55,62 +74,117 @@ class Trainer:
     def train(self) -> bool:
         """Run to `plan.max_steps`; True when finished, False when interrupted (a checkpoint was then saved)."""
         started = time.monotonic() - self.seconds_before
-        with RunLog(self.run / "log.jsonl") as log, stop_on_signal(self.stop):
-            if self.step == 0:
-                self._between_steps(log, started)
-            while self.step < self.plan.max_steps and not self.stop.is_set():
-                begin = time.monotonic()
-                values = self.train_step()
-                now = time.monotonic()
-                tokens = self.step * self.plan.tokens_per_step
-                rate = self.plan.tokens_per_step / (now - begin)
-                values |= {"seconds": now - started, "tokens": tokens, "tokens_per_second": rate}
-                values["mfu"] = rate * self.plan.flops_per_token / self.plan.peak_flops
-                log.write("step", **values)
-                self.on_step(values)
-                self._check_loss(values)
-                self._between_steps(log, started)
-            finished = self.step >= self.plan.max_steps
-            if not finished:
-                self._save(log, time.monotonic() - started)
+        log_file = RunLog(self.run / "log.jsonl" if self.processes.first else Path(os.devnull), self.tracker)
+        with log_file as log, stop_on_signal(self.stop), divergence_logged(log):
+            try:
+                finished = self._to_the_end(log, started)
+            except LostProcess:
+                if self.processes.first and self.step:  # sums come before updates: these weights are whole
+                    self._save(log, time.monotonic() - started)
+                raise
             self.seconds_before = time.monotonic() - started
         return finished
 
+    def _to_the_end(self, log: RunLog, started: float) -> bool:
+        """Steps and what lies between them, to the last one or to a stop that was asked of one process."""
+        if self.step == 0:
+            self._between_steps(log, started)
+        while self.step < self.plan.max_steps and not self.processes.any(self.stop.is_set()):
+            begin = time.monotonic()
+            values = self.train_step()
+            now = time.monotonic()
+            tokens = self.step * self.plan.tokens_per_step
+            rate = self.plan.tokens_per_step / (now - begin)
+            values |= {"seconds": now - started, "tokens": tokens, "tokens_per_second": rate}
+            values["mfu"] = rate * self.plan.flops_per_token / self.plan.peak_flops
+            if trouble := values.pop("trouble"):
+                log.write("skipped", **trouble.line(), seconds=now - started, tokens=tokens)
+                self.on_skipped(trouble)
+            else:
+                log.write("step", **values)
+                self.on_step(values)
+            self._between_steps(log, started)
+        finished = self.step >= self.plan.max_steps
+        if not finished:
+            self.processes.alone(lambda: self._save(log, time.monotonic() - started))
+        return finished
+
     def train_step(self) -> dict[str, Any]:
-        """One optimizer step over all micro-batches; returns its loss and learning rate."""
+        """One optimizer step over all micro-batches; returns its loss and learning rate.
+
+        A step that the watchdog leaves out counts as one, but makes no update; "trouble" says why, else it is None.
+        """
         plan = self.plan
         self.model.train()
+        batches = self._micro_batches()
+        trained, size = self._trained_tokens(batches)
         total = torch.zeros((), dtype=torch.float64)
-        targets_bytes = 0
-        for micro in range(plan.gradient_accumulation_steps):
-            rows = self.batches.step(
-                self.step, micro * plan.per_device_train_batch_size, plan.per_device_train_batch_size
-            )
-            batch = torch.from_numpy(rows).to(plan.device)
-            loss = self.loss_sum(batch)
-            (loss / (plan.rows_per_step * plan.context)).backward()
-            total += loss.detach().double().cpu()
-            targets_bytes += int(self.byte_lengths[batch[:, 1:]].sum())
-        if plan.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.max_grad_norm)
+        for batch in batches:
+            total += self.backward(batch, trained).double().cpu()
+        self.processes.sum_gradients(self.model.parameters())
+        [nll] = self.processes.sum(float(total))
         factor = learning_rate_factor(self.step, plan.max_steps, plan.warmup_steps, plan.decay_steps)
-        self.optimizer.step(factor)
+        norm = gradient_norm(self.model)
+        trouble = self.watchdog and self.watchdog.look(self, nll / trained, float(norm))
+        if not trouble:
+            if plan.max_grad_norm:
+                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), plan.max_grad_norm, norm)
+            self.optimizer.step(factor)
         self.optimizer.zero_grad()
         self.step += 1
-        nll = float(total)
         return {
+            "trouble": trouble,
             "step": self.step,
-            "loss": nll / plan.tokens_per_step,
-            "bits_per_byte": nll / math.log(2) / max(targets_bytes, 1),
+            "loss": nll / trained,
+            "bits_per_byte": nll / math.log(2) / max(size, 1),
             "learning_rate": plan.learning_rate * factor,
         }
 
-    def loss_sum(self, batch: Tensor) -> Tensor:
-        """Summed cross-entropy in nats of rows [B, T + 1]: each token predicts the next one."""
+    def _micro_batches(self) -> list[Batch]:
+        """This process's rows of the step, on its device."""
+        plan, found = self.plan, []
+        first = self.processes.rank * plan.gradient_accumulation_steps
+        for micro in range(first, first + plan.gradient_accumulation_steps):
+            rows = plan.per_device_train_batch_size
+            ids, targets = self.batches.pairs(self.step, micro * rows, rows)
+            found.append((torch.from_numpy(ids).to(plan.device), torch.from_numpy(targets).to(plan.device)))
+        return found
+
+    def _trained_tokens(self, batches: list[Batch]) -> tuple[int, int]:
+        """(targets that are trained, at least 1, and their bytes) in all micro-batches of all processes."""
+        tokens = size = 0
+        for _, targets in batches:
+            trained = targets[targets != NOT_TRAINED]
+            tokens += trained.numel()
+            size += int(self.byte_lengths[trained].sum())
+        all_tokens, all_bytes = self.processes.sum(tokens, size)
+        return max(1, int(all_tokens)), int(all_bytes)
+
+    def backward(self, batch: Batch, divisor: int) -> Tensor:
+        """Add the gradients of a micro-batch's summed loss / divisor to each parameter's `.grad`.
+
+        Args:
+            divisor: trained tokens of the whole step, so that every one of them weighs the same in it, however they
+                are spread over micro-batches and processes.
+
+        Returns:
+            The summed loss in nats, detached.
+        """
+        if self.gradients is not None:
+            return self.gradients.loss_sum(*batch, divisor)
+        loss = self.loss_sum(batch)
+        (loss / divisor).backward()
+        return loss.detach()
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """Summed cross-entropy in nats of the targets."""
+        ids, targets = batch
+        if self.gradients is not None:
+            return self.gradients.loss_sum(ids, targets, None)
         with self.autocast():
-            hidden = self.model.hidden(batch[:, :-1])
+            hidden = self.model.hidden(ids)
         dtype = torch.bfloat16 if self.plan.dtype == "bfloat16" else torch.float32
-        return head_loss(hidden.flatten(0, 1), self.model.head_weight, batch[:, 1:].flatten(), dtype)
+        return head_loss(hidden.flatten(0, 1), self.model.head_weight, targets.flatten(), dtype)
 
     def autocast(self) -> Any:
         """bf16 products where the plan says so; weights, norms and the loss stay in fp32."""
@@ -127,38 +201,51 @@ class Trainer:
         rows = self.plan.per_device_train_batch_size
         for first in range(0, len(self.validation), rows):
             batch = torch.from_numpy(self.validation[first : first + rows]).to(self.plan.device)
-            nll += float(self.loss_sum(batch))
+            nll += float(self.loss_sum((batch[:, :-1], batch[:, 1:])))
             count += batch[:, 1:].numel()
             size += int(self.byte_lengths[batch[:, 1:]].sum())
         return {"step": self.step, "loss": nll / count, "bits_per_byte": nll / math.log(2) / max(size, 1)}
 
     def _between_steps(self, log: RunLog, started: float) -> None:
-        """What is due at this step: validation, a sample, a checkpoint."""
+        """What is due at this step, in the first process: validation, a sample, a checkpoint."""
         plan, last = self.plan, self.step == self.plan.max_steps
-        if self.validation is not None and (last or (plan.eval_steps and self.step % plan.eval_steps == 0)):
-            values = self.validate() | {"seconds": time.monotonic() - started}
-            log.write("validation", **values)
-            self.on_validation(values)
-        if self.on_sample is not None and (self.step in plan.sample_steps or last):
-            seconds = time.monotonic() - started
-            self.model.eval()
-            text = self.on_sample(self.step, seconds)
-            log.write("sample", step=self.step, seconds=seconds, prompt=plan.sample_prompt, text=text)
-        if self.step and (last or (plan.save_steps and self.step % plan.save_steps == 0)):
-            self._save(log, time.monotonic() - started)
+        validation = last or (plan.eval_steps and self.step % plan.eval_steps == 0)
+        sample = last or self.step in plan.sample_steps
+        checkpoint = self.step and (last or (plan.save_steps and self.step % plan.save_steps == 0))
+
+        def work() -> None:
+            if validation and self.validation is not None:
+                values = self.validate() | {"seconds": time.monotonic() - started}
+                log.write("validation", **values)
+                self.on_validation(values)
+            if sample and self.on_sample is not None:
+                seconds = time.monotonic() - started
+                text = self._sample(self.on_sample, seconds)
+                log.write("sample", step=self.step, seconds=seconds, prompt=plan.sample_prompt, text=text)
+            if checkpoint:
+                self._save(log, time.monotonic() - started)
+
+        if validation or sample or checkpoint:
+            self.processes.alone(work)
+
+    def _sample(self, on_sample: Callable[[int, float], str], seconds: float) -> str:
+        self.model.eval()
+        try:
+            return on_sample(self.step, seconds)
+        except OwnlmError as error:  # the engine samples from no output that is not finite
+            if self.watchdog is None:
+                raise
+            raise self.watchdog.spoiled(self, "no sample can be drawn after its update") from error
 
     def _save(self, log: RunLog, seconds: float) -> None:
-        save_checkpoint(self.run, self.step, self.model, self.optimizer, {"seconds": seconds})
-        prune(self.run, self.plan.save_total_limit)
+        state: dict[str, object] = {"seconds": seconds}
+        if self.watchdog:
+            self.watchdog.before_saving(self)
+            state["watchdog"] = self.watchdog.state()
+        save_checkpoint(self.run, self.step, self.model, self.optimizer, state)
+        if not (self.watchdog and self.watchdog.in_a_row):  # these weights may be bad: older ones must stay
+            prune(self.run, self.plan.save_total_limit)
         log.write("checkpoint", step=self.step, seconds=seconds)
-
-    def _check_loss(self, values: dict[str, Any]) -> None:
-        if not math.isfinite(values["loss"]):
-            raise OwnlmError(
-                f"the loss is {values['loss']} at step {self.step}.",
-                why="Training diverged; checkpoints before this step are kept.",
-                do=f"the same command with --learning-rate {self.plan.learning_rate / 2:g}",
-            )
 
 
 @contextmanager

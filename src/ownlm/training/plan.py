@@ -22,11 +22,12 @@ EVAL_ROWS = 32  # validation blocks looked at every time, fewer in a run too sho
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """A run, decided. `rows_per_step` rows of `context` tokens a step, in micro-batches.
+    """A run, decided. `rows_per_step` rows of `context` tokens a step, in micro-batches of `world_size` processes.
 
-    `flops_per_token` is the cost of training on one token, `peak_flops` the matmul rate measured at the start:
-    together they give the model FLOPs utilisation (MFU) of a step. `learning_rate` is AdamW's peak (embeddings,
-    head, norms), `muon_learning_rate` that of the matrices.
+    `flops_per_token` is the cost of training on one token, `peak_flops` the matmul rate of all processes, from one
+    measured at the start: together they give the model FLOPs utilisation (MFU) of a step. `learning_rate` is AdamW's peak (embeddings,
+    head, norms), `muon_learning_rate` that of the matrices. `gradient_checkpointing`: inner values of blocks are computed
+    again on the way back instead of kept. `fused`: gradients come from our kernels (fused.py), not from autograd.
     """
 
     max_steps: int
@@ -51,11 +52,14 @@ class TrainPlan:
     threads: int
     flops_per_token: float
     peak_flops: float
+    world_size: int = 1
+    gradient_checkpointing: bool = False
+    fused: bool = False
 
     @property
     def rows_per_step(self) -> int:
-        """Rows of all micro-batches together."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+        """Rows of all micro-batches of all processes together."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     @property
     def tokens_per_step(self) -> int:
@@ -69,7 +73,44 @@ class TrainPlan:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainPlan:
         """From run.json."""
-        return cls(**{field.name: content[field.name] for field in dataclasses.fields(cls)})
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: content[name] for name in names if name in content})
+
+    def shared_out(self, processes: int, threads: int) -> TrainPlan:
+        """The same steps for another number of processes: the fewest equal micro-batches that are no larger than these.
+
+        Args:
+            threads: of each process.
+
+        Raises:
+            Refused: the rows of a step cannot be shared out equally.
+        """
+        if processes == self.world_size:
+            return self
+        rows, rest = divmod(self.rows_per_step, processes)
+        if rest:
+            possible = [
+                count for count in range(1, self.rows_per_step + 1) if self.rows_per_step % count == 0
+            ]
+            raise Refused(
+                f"the {self.rows_per_step:,} rows of a step cannot be shared out equally to {processes} processes.",
+                why="A run that goes on keeps its rows a step.",
+                do=f"torchrun --nproc-per-node {max(n for n in possible if n <= processes)} -m ownlm pretrain … --resume",
+            )
+        accumulation = next(
+            count
+            for count in range(1, rows + 1)
+            if rows % count == 0 and rows // count <= self.per_device_train_batch_size
+        )
+        return dataclasses.replace(
+            self,
+            world_size=processes,
+            per_device_train_batch_size=rows // accumulation,
+            gradient_accumulation_steps=accumulation,
+            threads=threads,
+            # Processes share the cores of a machine, but each has a GPU of its own.
+            peak_flops=self.peak_flops * (1 if self.device == "cpu" else processes / self.world_size),
+        )
 
     def with_steps(
         self, max_steps: int, *, warmup_steps: int | None, eval_steps: int | None, save_steps: int | None
@@ -80,13 +121,15 @@ class TrainPlan:
         if warmup_steps is not None and warmup_steps >= max(max_steps, 1):
             raise UsageError(f"{warmup_steps} warm-up steps in a run of {max_steps}.", where="--warmup-steps")
         warmup = min(WARMUP_STEPS, max_steps // 10) if warmup_steps is None else warmup_steps
-        # One validation costs a third of a training step a row (forward only), so this keeps it under EVAL_SHARE.
-        least = math.ceil(self.eval_rows / (3 * EVAL_SHARE * self.rows_per_step))
+        # One validation costs a third of a training step a row (forward only), so this keeps it under EVAL_SHARE;
+        # one process validates while the others wait.
+        rows_each = self.rows_per_step // self.world_size
+        least = math.ceil(self.eval_rows / (3 * EVAL_SHARE * rows_each))
         rows = self.eval_rows
         if eval_steps is None:
             eval_steps = max(least, max_steps // 20)
             looks = 2 + (max_steps - 1) // eval_steps  # the first and the last one included
-            rows = max(1, min(rows, int(3 * EVAL_SHARE * self.rows_per_step * max_steps / looks)))
+            rows = max(1, min(rows, int(3 * EVAL_SHARE * rows_each * max_steps / looks)))
         return dataclasses.replace(
             self,
             eval_rows=rows,
@@ -100,9 +143,13 @@ class TrainPlan:
 
 
 def rows_for(
-    tokens_per_step: int, context: int, micro_batch: int | None, accumulation: int | None
+    tokens_per_step: int, context: int, micro_batch: int | None, accumulation: int | None, processes: int = 1
 ) -> tuple[int, int]:
-    """(micro-batch rows, accumulation steps): the given numbers, else the rule's tokens a step in one micro-batch."""
+    """(micro-batch rows, accumulation steps) of each process: the given numbers, else the rule's tokens shared out.
+
+    Raises:
+        UsageError: numbers below 1. Refused: rows that cannot be shared out equally to the processes.
+    """
     for name, value in (
         ("per-device-train-batch-size", micro_batch),
         ("gradient-accumulation-steps", accumulation),
@@ -111,8 +158,18 @@ def rows_for(
             raise UsageError(f"{value} is not a positive number.", where=f"--{name}")
     if micro_batch is not None:
         return micro_batch, accumulation or 1
+    accumulation = accumulation or 1
     rows = max(1, round(tokens_per_step / context))
-    return max(1, rows // (accumulation or 1)), accumulation or 1
+    of_all = max(1, rows // accumulation)
+    if of_all % processes:
+        among = f"{processes} processes" + (f" × {accumulation} micro-batches" if accumulation > 1 else "")
+        each, rows = max(1, round(of_all / processes)), of_all * accumulation
+        raise Refused(
+            f"the {rows:,} {'row' if rows == 1 else 'rows'} of a step cannot be shared out equally to {among}.",
+            where="--per-device-train-batch-size",
+            do=f"--per-device-train-batch-size {each} for {each * processes * accumulation:,} rows a step",
+        )
+    return of_all // processes, accumulation
 
 
 def tokens_per_step_for(config: ModelConfig, planned_seconds: float | None) -> int:
@@ -190,19 +247,3 @@ def parse_count(text: str, where: str) -> int:
     if count < 1:
         raise UsageError(f"{text!r} tokens is nothing to train on.", where=where)
     return count
-
-
-def check_memory(config: ModelConfig, rows: int, context: int, available: int) -> None:
-    """Refuse a plan that cannot fit, with what would."""
-    parts = config.training_memory(rows, context)
-    needed = sum(parts.values())
-    if needed <= available * 0.95:
-        return
-    listed = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in parts.items())
-    raise Refused(
-        f"training needs about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are free ({listed}).",
-        why="Predicted from the sizes, before anything was allocated.",
-        do=f"--per-device-train-batch-size {max(1, rows // 4)} --gradient-accumulation-steps 4, or a smaller --size"
-        if rows > 1
-        else f"--context {max(2, context // 4)}, or a smaller --size",
-    )

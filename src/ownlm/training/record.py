@@ -14,6 +14,7 @@ from ownlm.locate import FORMAT
 from ownlm.model.checkpoint import write_json
 from ownlm.model.config import ModelConfig
 from ownlm.model.families import to_hugging_face
+from ownlm.training.draft import Draft
 from ownlm.training.plan import TrainPlan
 from ownlm.training.run_folder import command_line, environment, repeat_command, write_run
 
@@ -23,29 +24,32 @@ def describe(
     defaults: dict[str, Any],
     output: Path,
     corpus: Corpus,
-    config: ModelConfig,
-    plan: TrainPlan,
-    size: str,
+    drafted: Draft,
+    looked: dict[str, Any],
 ) -> dict[str, Any]:
     """run.json as it is before step 1; the fields are those of docs/run-folder.md.
 
     Args:
         settings, defaults: of `pretrain`, by name.
-        size: the row of the table of sizes, or "given".
+        drafted: model, plan (with its steps) and size.
+        looked: the preflight.
     """
+    config, plan, size = drafted
     counts = config.parameter_counts()
     train, validation = corpus.split("train"), corpus.split("validation")
     with_defaults = {name: (value, defaults[name]) for name, value in settings.items()}
+    again = output if settings["dry_run"] else Path(f"{output}-again")
     return {
         "format": FORMAT,
         "ownlm": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
+        "command": command_line(plan.world_size),
         "repeat": repeat_command(
-            corpus.path, output, with_defaults, plan, size if size != "given" else "auto"
+            corpus.path, again, with_defaults, plan, size if size != "given" else "auto"
         ),
         "settings": {name: str(v) if isinstance(v, Path) else v for name, v in settings.items()},
         "plan": plan.to_json(),
+        "preflight": looked,
         "model": {
             "size": size,
             "architecture": config.architecture,
@@ -95,9 +99,11 @@ def announce(corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, ba
         f"model: {size}, {config.num_hidden_layers} layers × {config.hidden_size} wide, "
         f"{out.human_count(config.num_parameters())} parameters ({out.human_count(outside)} in embeddings and head), context {plan.context}"
     )
+    among = f", shared out to {plan.world_size} processes" if plan.world_size > 1 else ""
+    each = " each" if among else ""
     epochs = plan.max_steps * plan.tokens_per_step / batches.tokens_per_epoch
     out.say(
-        f"plan: {plan.max_steps:,} steps of {plan.tokens_per_step:,} tokens = {epochs:.2f} epochs of "
-        f"{out.human_count(corpus.split('train').num_tokens)} tokens; {plan.dtype} on {plan.device}, {plan.threads} threads; "
+        f"plan: {plan.max_steps:,} steps of {plan.tokens_per_step:,} tokens{among} = {epochs:.2f} epochs of "
+        f"{out.human_count(corpus.split('train').num_tokens)} tokens; {plan.dtype} on {plan.device}, {plan.threads} threads{each}; "
         f"matmul measured at {plan.peak_flops / 1e9:,.0f} GFLOP/s"
     )

@@ -17,11 +17,16 @@ from ownlm.model.checkpoint import write_json
 
 
 class Run:
-    """A run folder on disk; `os.fspath` gives its path, so it can be passed on to every verb."""
+    """A run folder on disk; `os.fspath` gives its path, so it can be passed on to every verb.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        content: what its run.json would hold, for a run that was only planned (`dry_run`).
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any] | None = None) -> None:
         self.path = path
-        self.content: dict[str, Any] = read_run(path)
+        self.content: dict[str, Any] = read_run(path) if content is None else content
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -89,7 +94,7 @@ def claim_output(path: Path, overwrite: bool) -> None:
     """
     refuse_output(path, overwrite)
     path.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoints",):
+    for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "run.json",
@@ -122,12 +127,19 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     }
 
 
-def command_line() -> str:
+def program(world_size: int) -> str:
+    """What stands before the verb in a command: ownlm, started by torchrun where it takes several processes."""
+    return "ownlm" if world_size == 1 else f"torchrun --nproc-per-node {world_size} -m ownlm"
+
+
+def command_line(world_size: int) -> str:
     """The command as it was typed, or 'Python' when the verb was called from a program."""
     from ownlm.console.output import from_cli
 
     return (
-        "ownlm " + " ".join(_quoted(a) for a in sys.argv[1:]) if from_cli() else "Python: ownlm.pretrain(...)"
+        " ".join([program(world_size), *map(_quoted, sys.argv[1:])])
+        if from_cli()
+        else "Python: ownlm.pretrain(...)"
     )
 
 
@@ -140,14 +152,14 @@ def _quoted(argument: str) -> str:
 
 
 def repeat_command(corpus: Path, output: Path, settings: dict[str, Any], plan: Any, size: str) -> str:
-    """The `--max-steps` command that trains the same bits again on this machine."""
+    """The `--max-steps` command that trains exactly this plan on this machine, into the folder `output`."""
     from ownlm.console.command import option_name
 
     words = [
-        "ownlm pretrain",
+        f"{program(plan.world_size)} pretrain",
         _quoted(os.fspath(corpus)),
         "-o",
-        _quoted(str(output) + "-again"),
+        _quoted(str(output)),
         "--size",
         size,
     ]
@@ -155,7 +167,7 @@ def repeat_command(corpus: Path, output: Path, settings: dict[str, Any], plan: A
     words += ["--per-device-train-batch-size", str(plan.per_device_train_batch_size)]
     words += ["--gradient-accumulation-steps", str(plan.gradient_accumulation_steps)]
     skip = {"corpus", "output", "size", "minutes", "max_steps", "tokens", "num_train_epochs", "context", "config", "json",
-            "per_device_train_batch_size", "gradient_accumulation_steps", "resume", "overwrite"}  # fmt: skip
+            "per_device_train_batch_size", "gradient_accumulation_steps", "resume", "overwrite", "dry_run"}  # fmt: skip
     for name, (value, default) in settings.items():
         if name in skip or value == default:
             continue
@@ -196,6 +208,12 @@ def write_model_card(path: Path, run: dict[str, Any]) -> None:
             f"Bits per byte on the held-out text: {bits['value']:.4f} (95 % interval {bits['low']:.4f} to {bits['high']:.4f}, {bits['n']} documents or blocks).",
             "",
         ]
+        beyond = run.get("preflight", {}).get("overlap", {}).get("beyond")
+        if beyond:
+            lines[-1:] = [
+                f"Validated on text that overlaps with the training text, which holds {beyond}: the figure is too good.",
+                "",
+            ]
     lines += [
         "## Limits",
         "It knows the style and vocabulary of its training text, not facts. Check what it writes before you use it.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES, config_for
 from ownlm.model.transformer import Transformer
 from ownlm.seeds import derive
+from ownlm.training.fused import FusedGradients
 from ownlm.training.loop import Trainer
 from ownlm.training.optimizer import Optimizer
+from ownlm.training.parallel import Processes
 from ownlm.training.plan import EVAL_SHARE, TrainPlan
 
 CALIBRATION_SECONDS = 8.0
@@ -31,7 +32,7 @@ ASSUMED_CORE_FLOPS = {"float32": 4e10, "bfloat16": 9e10}
 ASSUMED_GPU_FLOPS = 1e14
 
 
-def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: int) -> str:
+def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: int, processes: int = 1) -> str:
     """The largest size whose training the time allows, by rule.
 
     Compute-optimal training spends C = 6·N·D FLOPs with D about 20·N (Hoffmann et al. 2022, arXiv 2203.15556);
@@ -40,9 +41,10 @@ def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: in
     """
     if seconds is None:
         return "10M"
-    rate = (
-        ASSUMED_GPU_FLOPS if device.startswith("cuda") else ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
-    )
+    if device.startswith("cuda"):
+        rate = ASSUMED_GPU_FLOPS * processes
+    else:
+        rate = ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
     compute = rate * seconds
     best = "1M"
     for name, row in SIZES.items():
@@ -97,17 +99,25 @@ def in_architecture(config: ModelConfig, architecture: str) -> ModelConfig:
 def build_model(config: ModelConfig, plan: TrainPlan, start: Path | None) -> Transformer:
     """A new model from the seed, or the weights of `--from`."""
     if start is not None:
-        return load_model(start, device=plan.device)
-    model = Transformer(config)
-    model.init_weights(derive(plan.seed, "initial weights"))
+        model = load_model(start, device=plan.device)
+    else:
+        model = Transformer(config)
+        model.init_weights(derive(plan.seed, "initial weights"))
+    model.gradient_checkpointing = plan.gradient_checkpointing
     return model.to(plan.device)
 
 
 def build_trainer(
-    corpus: Corpus, config: ModelConfig, plan: TrainPlan, run: Path, start: Path | None
+    corpus: Corpus,
+    config: ModelConfig,
+    plan: TrainPlan,
+    run: Path,
+    start: Path | None,
+    processes: Processes,
 ) -> Trainer:
-    """Model, optimizer, data and plan together, at step 0."""
+    """Model, optimizer, data and plan together, at step 0, on the device of this process."""
     torch.set_num_threads(plan.threads)
+    plan = dataclasses.replace(plan, device=processes.device(plan.device))
     model = build_model(config, plan, start)
     optimizer = Optimizer(
         model,
@@ -118,6 +128,7 @@ def build_trainer(
     )
     validation = corpus.split("validation")
     return Trainer(
+        gradients=FusedGradients(model, optimizer.iteration_dtype) if plan.fused else None,
         model=model,
         optimizer=optimizer,
         plan=plan,
@@ -125,13 +136,16 @@ def build_trainer(
         byte_lengths=torch.from_numpy(corpus.tokenizer.token_byte_lengths.astype("int64")).to(plan.device),
         run=run,
         validation=fixed_sample(validation, plan.context, plan.eval_rows, plan.seed)
-        if validation.num_tokens > 1
+        if validation.num_tokens > 1 and processes.first
         else None,
+        processes=processes,
     )
 
 
 def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
     """(max_steps, seconds a step): steps are timed on a model that is then thrown away.
+
+    All processes make the steps; what counts is the time in the first one.
 
     Args:
         seconds: what this calibration and training, validation included, may take.
@@ -142,7 +156,8 @@ def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
     # Two steps warm up, three are a measure; where steps are slow, the first ones must do.
     while len(times) < 52:
         spent = time.monotonic() - called
-        if times and (spent >= CALIBRATION_SECONDS - max(times) or (spent >= limit and len(times) >= 5)):
+        enough = times and (spent >= CALIBRATION_SECONDS - max(times) or (spent >= limit and len(times) >= 5))
+        if trainer.processes.any(trainer.processes.first and bool(enough)):
             break
         start = time.monotonic()
         trainer.train_step()
@@ -163,12 +178,3 @@ def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
 def _synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-
-
-def refuse_many_processes() -> None:
-    """Started by torchrun with several processes: each would train its own copy, so say no."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "training with several processes is not supported in this version.",
-            do="start it without torchrun",
-        )

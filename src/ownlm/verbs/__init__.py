@@ -40,7 +40,7 @@ VERBS = {
     "score": Entry(
         "check", "The probability of every token; the strangest places of files; rank candidates."
     ),
-    "runs": Entry("keep", "The runs below a folder, newest first."),
+    "runs": Entry("keep", "The runs below a folder; those that saw a document; runs compared on one page."),
     "export": Entry(
         "keep", "A model as a folder for other tools: another dtype, another format, to the hub."
     ),

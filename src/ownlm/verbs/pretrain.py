@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ownlm.console import output as out
-from ownlm.console.settings import verb
+from ownlm.console.settings import given_settings, verb
 
 if TYPE_CHECKING:
     from ownlm.training.run_folder import Run
@@ -37,6 +37,7 @@ def pretrain(
     warmup_steps: int | None = None,
     per_device_train_batch_size: int | None = None,
     gradient_accumulation_steps: int | None = None,
+    gradient_checkpointing: bool = False,
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "auto",
@@ -46,6 +47,10 @@ def pretrain(
     save_total_limit: int = 2,
     sample_prompt: str = "",
     logging_steps: int = 0,
+    report_to: Literal["none", "tensorboard"] = "none",
+    on_divergence: Literal["stop", "skip"] = "stop",
+    allow_overlap: bool = False,
+    dry_run: bool = False,
     overwrite: bool = False,
     json: bool = False,
     config: Path | None = None,
@@ -74,8 +79,9 @@ def pretrain(
         weight_decay: decoupled, on all matrices.
         max_grad_norm: clip gradients to this norm; 0 does not clip (normalised updates make it needless).
         warmup_steps: default 20, or a tenth of a short run.
-        per_device_train_batch_size: rows of a micro-batch; default by rule.
+        per_device_train_batch_size: rows of a micro-batch; default by rule and by free memory.
         gradient_accumulation_steps: micro-batches a step.
+        gradient_checkpointing: compute the inner values of blocks again instead of keeping them: less memory, about a third slower.
         seed: of initial weights and data order.
         dtype: arithmetic of matrix products; auto is bfloat16 only where the hardware has it.
         device: where to train: cpu, cuda, mps, or auto.
@@ -85,21 +91,48 @@ def pretrain(
         save_total_limit: checkpoints to keep.
         sample_prompt: text that the samples shown during training continue.
         logging_steps: print a line every so many steps (on a terminal a live line is shown anyway).
+        report_to: none, or tensorboard: event files in the run folder, a copy of log.jsonl.
+        on_divergence: what a step does whose loss or gradients are not finite, or whose loss jumps: stop the run, or skip the step's update.
+        allow_overlap: train also when validation text is in the training text; recorded in the run and its model card.
+        dry_run: show what would be trained and stop before the first step; nothing is written.
         overwrite: replace the run in the output folder.
         json: print the result as JSON.
         config: YAML file with settings; options on the command line win.
     """
     settings, started = dict(locals()), time.monotonic()  # importing torch is a part of the minutes
+    from ownlm.training.follow import done, follow
+    from ownlm.training.parallel import started as started_processes
     from ownlm.training.session import Session
 
     defaults = {name: p.default for name, p in inspect.signature(pretrain).parameters.items()}
-    session = Session(settings, defaults, started=started)
-    run = session.resume() if resume else session.start()
-    if out.from_cli() and json:
+    with started_processes() as processes:
+        if processes.first:
+            session = Session(settings, defaults, given_settings(), started, processes)
+            run = done(session.resume() if resume else session.start(), processes)
+        else:
+            run = follow(corpus, processes)
+    if dry_run:
+        _planned(run, json)
+    elif out.from_cli() and json:
         out.result_json(run.content)
     else:
         closing(run)
     return run
+
+
+def _planned(run: Run, json: bool) -> None:
+    """What a dry run prints: the preflight as JSON, or one line, and the command that trains."""
+    content = run.content
+    model, looked = content["model"], content["preflight"]
+    if out.from_cli():
+        if json:
+            out.result_json(looked)
+        else:
+            out.result(
+                f"dry run, nothing was written: {model['size']} ({out.human_count(model['parameters'])} parameters), "
+                f"{looked['steps']:,} steps, {looked['epochs']:.2f} epochs, about {out.human_seconds(looked['duration']['seconds'])}"
+            )
+    out.next_commands(content["repeat"])
 
 
 def closing(run: Run) -> None:

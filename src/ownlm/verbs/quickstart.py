@@ -69,7 +69,8 @@ def quickstart(
     out.next_commands(
         f"ownlm generate {place} {shlex.quote(prompt)}",
         f"ownlm score {place} {shlex.quote(_some_source(corpus) or prompt)}",
-        f"ownlm pretrain {shlex.quote(str(corpus.path))} -o {longer} --minutes {max(10, round(minutes * 6))}",
+        f"ownlm pretrain {shlex.quote(str(corpus.path))} -o {longer} --minutes {max(10, round(minutes * 6))}"
+        + (" --allow-overlap" if run.content["settings"].get("allow_overlap") else ""),
     )
     if json and out.from_cli():
         out.result_json(facts)
@@ -110,6 +111,8 @@ def _prepare(sources: list[str], path: Path, seed: int) -> Corpus:
 
 def _train(corpus: Corpus, folder: Path, minutes: float, size: str, seed: int, device: str) -> Run:
     """A new run, or the unfinished one of an interrupted quickstart."""
+    from ownlm.training import preflight_shown
+    from ownlm.training.refusals import overlap_beyond
     from ownlm.training.run_folder import read_run
     from ownlm.verbs.pretrain import pretrain
 
@@ -119,9 +122,20 @@ def _train(corpus: Corpus, folder: Path, minutes: float, size: str, seed: int, d
             out.say(f"An unfinished run is in {path}: going on with it.")
             with out.no_next_commands():
                 return pretrain(corpus.path, output=path, resume=True)
-    with out.no_next_commands():
+    # A first look is worth having on text that repeats itself too: preflight warns, the model card says it. A refusal
+    # would name options that this verb does not have.
+    allowed = bool(overlap_beyond(corpus))
+    with out.no_next_commands(), preflight_shown.brief():
         path = _free(folder, "run")
-        return pretrain(corpus.path, output=path, minutes=minutes, size=size, seed=seed, device=device)
+        return pretrain(
+            corpus.path,
+            output=path,
+            minutes=minutes,
+            size=size,
+            seed=seed,
+            device=device,
+            allow_overlap=allowed,
+        )
 
 
 def _names(folder: Path, name: str) -> Iterator[Path]:

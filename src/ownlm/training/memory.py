@@ -1,0 +1,55 @@
+"""How much memory a training step takes, by part: predicted from sizes before anything is allocated."""
+
+from __future__ import annotations
+
+import torch
+
+from ownlm.machine.cpu import available_memory
+from ownlm.model.config import ModelConfig
+from ownlm.training.memory_paths import Parts, Step, fused, plain
+from ownlm.training.plan import TrainPlan
+
+# What comes with the first step whatever its sizes: threads, kernels that oneDNN compiles, library pages.
+PROCESS_BYTES = {"cpu": 40_000_000, "cuda": 100_000_000}
+
+PATHS = {"plain": plain, "fused": fused}
+
+
+def step_of(config: ModelConfig, plan: TrainPlan) -> Step:
+    """The step that a plan makes again and again."""
+    return Step(
+        config,
+        plan.per_device_train_batch_size,
+        plan.context,
+        plan.gradient_accumulation_steps,
+        plan.dtype,
+        plan.device,
+        plan.gradient_checkpointing,
+    )
+
+
+def path_of(step: Step) -> str:
+    """Which way the gradients are computed: a name of `PATHS`."""
+    return "plain"
+
+
+def step_memory(step: Step) -> Parts:
+    """Predicted bytes at the moment of a step when most is held.
+
+    Returns:
+        `weights`, `gradients`, `optimizer` (its state), `copies` (of weights in bf16), `activations`, `head` (its loss
+        without [tokens, vocabulary] logits), `workspace` (held for the length of an operation), `process` (what comes
+        with the first step whatever its sizes); parts that are empty at that moment are left out.
+    """
+    peak = max(PATHS[path_of(step)](step), key=lambda parts: sum(parts.values()))
+    kind = step.device.split(":")[0]
+    parts = peak | {"process": PROCESS_BYTES.get(kind, PROCESS_BYTES["cpu"])}
+    return {name: size for name, size in parts.items() if size}
+
+
+def free_memory(plan: TrainPlan) -> int:
+    """Bytes that each process of a run can allocate now: of its GPU, else its share of the machine or container."""
+    if plan.device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(torch.device(plan.device))
+        return free
+    return available_memory() // plan.world_size
