@@ -31,8 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"console", "seeds", "corpus", "model", "engine"},
     "export": {"console", "json_files", "hub", "corpus", "model", "version"},
     "use": {"console", "json_files", "locate", "hub", "corpus", "model", "machine", "engine", "evaluation"},
+    "kernels": set(),
     "training": {
-        "console", "seeds", "json_files", "locate", "version", "report", "corpus", "model", "machine", "engine",
+        "kernels", "console", "seeds", "json_files", "locate", "version", "report", "corpus", "model", "machine", "engine",
         "evaluation", "use",
     },
 }  # fmt: skip

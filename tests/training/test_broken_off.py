@@ -7,14 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 import ownlm
-from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError
+from ownlm.console.errors import Interrupted, OwnlmError, UsageError
 from ownlm.corpus.shards import Corpus
-from ownlm.model.sizes import config_for
 from ownlm.training import draft, session, setup
 from ownlm.training.log import RunLog, cut_log, read_log
 from ownlm.training.loop import Trainer
 from ownlm.training.parallel import Processes
-from ownlm.training.plan import EVAL_SHARE, MOST_THREADS, TrainPlan, check_memory, parse_count
+from ownlm.training.plan import EVAL_SHARE, MOST_THREADS, TrainPlan, parse_count
 from ownlm.verbs.quickstart import SCORED_BYTES, _some_source
 
 
@@ -54,14 +53,6 @@ def test_a_field_of_the_model_is_a_finite_number(corpus, tmp_path, tiny, value):
             max_steps=1,
             **tiny | {"set": [*tiny["set"], f"rope_theta={value}"]},
         )
-
-
-def test_what_is_proposed_when_memory_is_short_changes_something():
-    config = config_for("1M", 4_096, 100_000)
-    with pytest.raises(Refused) as refused:
-        check_memory(config, 1, 100_000, available=10**8)
-    assert "--per-device-train-batch-size" not in refused.value.do
-    assert "--context" in refused.value.do
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64])

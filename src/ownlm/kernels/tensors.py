@@ -63,7 +63,13 @@ class Kernels:
         self.library.ownlm_add_partials(partial, -(-rows // self.block_rows), width, total.data_ptr(), 1)
 
     def norm(
-        self, x_NC: Tensor, branch_NC: Tensor | None, norm: Any, sum_NC: Tensor, out_NC: Tensor, stats_2N: Tensor
+        self,
+        x_NC: Tensor,
+        branch_NC: Tensor | None,
+        norm: Any,
+        sum_NC: Tensor,
+        out_NC: Tensor,
+        stats_2N: Tensor,
     ) -> None:
         """sum = x + branch; out = norm(sum). `stats_2N` keeps mean and 1/deviation for the way back."""
         rows, width = x_NC.shape
@@ -232,7 +238,13 @@ class MuonKernels:
     def apply(self, update_NRC: Tensor, keep: float, scale: float) -> None:
         """weights = weights · keep - scale · update."""
         self.library.ownlm_muon_apply(
-            self.stored, _pointers(self.weights), update_NRC.data_ptr(), len(self.weights), self.count, keep, scale
+            self.stored,
+            _pointers(self.weights),
+            update_NRC.data_ptr(),
+            len(self.weights),
+            self.count,
+            keep,
+            scale,
         )
         torch.autograd.graph.increment_version(self.weights)
 

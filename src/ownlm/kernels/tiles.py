@@ -62,7 +62,15 @@ class Tiles:
             first += len(memory)
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, mixed: Tensor, normalizers: Tensor, shape: HeadShape, window: int, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mixed: Tensor,
+        normalizers: Tensor,
+        shape: HeadShape,
+        window: int,
+        scale: float,
     ) -> None:
         """Causal attention of [B, H, T, D] into [B, T, H·D]; `normalizers` [B·H, T] are kept for the way back."""
         self.library.ownlm_amx_attention_forward(

@@ -41,8 +41,8 @@ def why_not(config: ModelConfig, device: str, gradient_checkpointing: bool) -> s
         "causal": config.causal,
         "head_dim": config.head_dim <= MAX_HEAD_DIM,
     }
-    for field, fits in covered.items():
-        if not fits:
+    for field, is_covered in covered.items():
+        if not is_covered:
             return f"{field} {getattr(config, field)} is not covered"
     return None
 
@@ -54,7 +54,9 @@ class Product:
     it, products run there; else in torch.
     """
 
-    def __init__(self, weights: list[Tensor], biases: list[Tensor], dtype: torch.dtype, tiles: Tiles | None) -> None:
+    def __init__(
+        self, weights: list[Tensor], biases: list[Tensor], dtype: torch.dtype, tiles: Tiles | None
+    ) -> None:
         self.weights, self.biases = weights, biases
         self.rows = [weight.shape[0] for weight in weights]
         outputs, inputs = sum(self.rows), weights[0].shape[1]
@@ -84,7 +86,7 @@ class Product:
             torch.cat([bias.detach() for bias in self.biases], out=self.bias_O[: sum(self.rows)])
         if self.tiles is not None:
             self.tiles.pack_weight(self.copy_OC, self.for_outputs, self.for_inputs)
-            if self.bias_O is not None:
+            if self.bias_float_O is not None:
                 self.bias_float_O.copy_(self.bias_O)
 
     def forward(self, x_NC: Tensor, out_NO: Tensor) -> None:

@@ -29,16 +29,18 @@ class _HeadLoss(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32) if needs_grad else None
         for first in range(0, hidden.shape[0], rows):
             part = hidden[first : first + rows]
-            targets = targets_N[first : first + rows, None]
+            chosen = targets_N[first : first + rows, None]
+            trained = chosen >= 0
+            targets = chosen.clamp(min=0)
             logits = (part @ weight.T).float()
             normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
-            total += (normalizer - logits.gather(1, targets)).sum()
+            total += ((normalizer - logits.gather(1, targets)) * trained).sum()
             if grad_hidden is None or grad_weight is None:
                 continue
             # d loss / d logits = softmax - one-hot, made in place of the logits.
             probabilities = logits.sub_(normalizer).exp_()
             probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
-            gradient = probabilities.to(dtype)
+            gradient = probabilities.mul_(trained).to(dtype)
             grad_hidden[first : first + rows] = gradient @ weight
             grad_weight += gradient.T @ part
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -60,7 +62,7 @@ def head_loss(
     Args:
         hidden_NC: final hidden states, N tokens.
         weight_VC: the head (or the tied embedding).
-        targets_N: token ids.
+        targets_N: token ids; negative ones (-100) are not trained: no loss, no gradient.
         dtype: of the matrix products; sums and softmax are fp32.
     """
     total: Tensor = _HeadLoss.apply(hidden_NC, weight_VC, targets_N, dtype)

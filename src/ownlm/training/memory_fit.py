@@ -18,7 +18,9 @@ from ownlm.training.memory import path_of, step_memory, step_of
 from ownlm.training.plan import TrainPlan
 from ownlm.training.setup import model_config
 
-CHOSEN_SHARE = 0.7  # of free memory: the rest is for what other programs will want, and for the formula's error
+CHOSEN_SHARE = (
+    0.7  # of free memory: the rest is for what other programs will want, and for the formula's error
+)
 MOST_SHARE = 0.95  # of free memory: what was asked for may come as near as this
 SHOWN_CHANGES = 3
 LEAST_CONTEXT = 32  # tokens; no shorter window is proposed
@@ -151,10 +153,10 @@ def remedy(case: Case, budget: float, *, going_on: bool = False) -> str:
             return change.options
     words: list[str] = []
     for way in (_bfloat16, _pieces, _checkpointing, _shorter, _smaller_model):
-        change = None if case.needed <= budget else way(case, budget)
-        if change is not None and change.case.needed < case.needed and (change.goes_on or not going_on):
-            words.append(change.options)
-            case = change.case
+        found = None if case.needed <= budget else way(case, budget)
+        if found is not None and found.case.needed < case.needed and (found.goes_on or not going_on):
+            words.append(found.options)
+            case = found.case
     return " ".join(words) if case.needed <= budget else ""
 
 
@@ -190,9 +192,7 @@ def _checkpointing(case: Case, budget: float) -> Change | None:
     slower = "about a third slower"
     if path_of(step_of(case.config, case.plan)) == "fused":
         slower += ", and without the fused kernels"
-    return Change(
-        "--gradient-checkpointing", case.changed(gradient_checkpointing=True), slower, goes_on=True
-    )
+    return Change("--gradient-checkpointing", case.changed(gradient_checkpointing=True), slower, goes_on=True)
 
 
 def _shorter(case: Case, budget: float) -> Change | None:

@@ -108,7 +108,9 @@ def layer_activations(step: Step) -> int:
     config, e, bf16 = step.config, step.element, step.element == 2
     width, query, key = config.hidden_size, config.query_width, config.key_value_width
     normed = 4 * width if config.norm == "layer" or step.device.startswith("cuda") else 8 * width
-    readers = (1 if config.fused_qkv else 3) + (2 if config.mlp == "gated" and not config.fused_gate_up else 1)
+    readers = (1 if config.fused_qkv else 3) + (
+        2 if config.mlp == "gated" and not config.fused_gate_up else 1
+    )
     values = 2 * normed + (2 * readers * width if bf16 else 2 * 4 * width)
     for kind, q, k in (("none", 2, 2), ("full", 2, 2), ("head", 3, 2)):
         if config.qk_norm == kind:
@@ -155,7 +157,11 @@ def _update_workspace(step: Step) -> int:
     layers, most = config.num_hidden_layers, 0
     for count, rows, columns in (
         (layers * (2 if config.mlp == "gated" else 1), inner, width),
-        (layers * (4 if query == config.key_value_width == width and not config.fused_qkv else 1), query, width),
+        (
+            layers * (4 if query == config.key_value_width == width and not config.fused_qkv else 1),
+            query,
+            width,
+        ),
     ):
         group = count * rows * columns
         iteration = e * (2 * group + 2 * count * min(rows, columns) ** 2)
@@ -169,7 +175,9 @@ def fused(step: Step) -> list[Parts]:
     width, query, key = config.hidden_size, config.query_width, config.key_value_width
     heads, inner = config.num_attention_heads, config.intermediate_size
     gated = 2 if config.mlp == "gated" else 1
-    a_token = 8 * width + 16 + 2 * e * width + e * (query + 2 * key) + 4 * (heads + config.num_key_value_heads)
+    a_token = (
+        8 * width + 16 + 2 * e * width + e * (query + 2 * key) + 4 * (heads + config.num_key_value_heads)
+    )
     a_token += e * (4 * query + gated * inner + inner)
     chunk = min(step.context, fused_path.QUERY_CHUNK)
     scores = sum(_attended(step, layer) for layer in range(config.num_hidden_layers))

@@ -55,9 +55,7 @@ class Optimizer:
         for name, parameter in self.matrices.items():
             shapes[parameter.shape].append(name)
         self.groups = [
-            _Matrices(
-                [self.matrices[n] for n in names], [self.momentum[n] for n in names], iteration_dtype
-            )
+            _Matrices([self.matrices[n] for n in names], [self.momentum[n] for n in names], iteration_dtype)
             for names in shapes.values()
         ]
         self.adamw = [
@@ -123,7 +121,7 @@ class _AdamW:
         steps, first, second = ([self.state[key][i] for i in chosen] for key in self.KEYS)
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            [self.parameters[i] for i in chosen], [self.parameters[i].grad for i in chosen], first, second, [], steps,
+            [self.parameters[i] for i in chosen], [grad for p in self.parameters if (grad := p.grad) is not None], first, second, [], steps,
             lr=learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=EPS, amsgrad=False,
             maximize=False,
         )  # fmt: skip
@@ -151,7 +149,9 @@ class _Matrices:
         rows, columns = weights[0].shape
         # A tall matrix moves its outputs more than its inputs: the update's size follows (Jordan et al. 2024).
         self.scale = max(1.0, rows / columns) ** 0.5
-        native = library() is not None and weights[0].device.type == "cpu" and weights[0].dtype == torch.float32
+        native = (
+            library() is not None and weights[0].device.type == "cpu" and weights[0].dtype == torch.float32
+        )
         self.kernels = MuonKernels(list(weights), momenta, dtype) if native else None
         on_tiles = native and dtype == torch.bfloat16 and has_tiles() and fits(rows, columns)
         self.tiles = Tiles() if on_tiles else None
