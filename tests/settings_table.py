@@ -152,6 +152,7 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "save_steps": f"{LOGGED}[save_steps]",
         "save_total_limit": SESSION + "test_save_total_limit_keeps_the_newest",
         "sample_prompt": f"{LOGGED}[sample_prompt]",
+        "gradient_checkpointing": "tests/training/test_memory.py::test_checkpointing_keeps_less_and_changes_nothing",
         "report_to": "tests/training/test_trackers.py::test_the_event_file_says_what_the_log_says",
         "on_divergence": "tests/training/test_watchdog.py::test_a_skipped_step_is_an_update_left_out",
         "logging_steps": Differs(["--logging-steps", "1"], lines_with("MFU")),

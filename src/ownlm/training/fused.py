@@ -86,7 +86,7 @@ class Product:
             torch.cat([bias.detach() for bias in self.biases], out=self.bias_O[: sum(self.rows)])
         if self.tiles is not None:
             self.tiles.pack_weight(self.copy_OC, self.for_outputs, self.for_inputs)
-            if self.bias_float_O is not None:
+            if self.bias_float_O is not None and self.bias_O is not None:
                 self.bias_float_O.copy_(self.bias_O)
 
     def forward(self, x_NC: Tensor, out_NO: Tensor) -> None:

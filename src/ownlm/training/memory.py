@@ -25,12 +25,13 @@ def step_of(config: ModelConfig, plan: TrainPlan) -> Step:
         plan.dtype,
         plan.device,
         plan.gradient_checkpointing,
+        plan.fused,
     )
 
 
 def path_of(step: Step) -> str:
     """Which way the gradients are computed: a name of `PATHS`."""
-    return "plain"
+    return "fused" if step.fused and not step.gradient_checkpointing else "plain"
 
 
 def step_memory(step: Step) -> Parts:

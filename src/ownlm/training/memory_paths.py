@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ownlm.kernels.library import library
+from ownlm.kernels.library import has_tiles, library
+from ownlm.kernels.tiles import fits
 from ownlm.model.config import ModelConfig
 from ownlm.training import fused as fused_path
 from ownlm.training import loss
@@ -26,6 +27,7 @@ class Step:
         rows: of a micro-batch. context: tokens of a row.
         accumulation: micro-batches of a step.
         dtype: of the matrix products, float32 or bfloat16.
+        fused: whether gradients come from our kernels; gradient checkpointing goes through autograd.
     """
 
     config: ModelConfig
@@ -35,6 +37,7 @@ class Step:
     dtype: str = "float32"
     device: str = "cpu"
     gradient_checkpointing: bool = False
+    fused: bool = False
 
     @property
     def tokens(self) -> int:
@@ -180,7 +183,9 @@ def fused(step: Step) -> list[Parts]:
     )
     a_token += e * (4 * query + gated * inner + inner)
     chunk = min(step.context, fused_path.QUERY_CHUNK)
-    scores = sum(_attended(step, layer) for layer in range(config.num_hidden_layers))
+    # The tile unit makes scores again on the way back.
+    on_tiles = e == 2 and has_tiles() and fits(step.context, config.head_dim)
+    scores = 0 if on_tiles else sum(_attended(step, layer) for layer in range(config.num_hidden_layers))
     activations = tokens * a_token * config.num_hidden_layers + e * step.rows * heads * scores
     activations += tokens * (8 + 4 + e) * width
     work = tokens * (4 * width + e * (3 * width + query + (1 + gated) * inner + query + 2 * key + 4 * query))
@@ -188,7 +193,7 @@ def fused(step: Step) -> list[Parts]:
     rows = min(tokens, max(64, fused_path.CHUNK_LOGITS // config.vocab_size))
     lasting = _held(step) | {
         "gradients": 4 * config.num_parameters(),
-        "copies": 2 * e * (step.matrices + step.head),
+        "copies": (3 if on_tiles else 2) * e * (step.matrices + step.head),
         "activations": activations,
         "head": e * rows * config.vocab_size,
     }
