@@ -52,26 +52,32 @@ class Product:
 
     y = x Wᵀ (+ b). Gradients are split up to the parameters again. Where the processor has a tile unit and sizes fit
     it, products run there; else in torch.
+
+    Args:
+        fill: one matrix alone may be filled up with rows of zeros to whole tiles (a vocabulary of any size).
     """
 
     def __init__(
-        self, weights: list[Tensor], biases: list[Tensor], dtype: torch.dtype, tiles: Tiles | None
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        dtype: torch.dtype,
+        tiles: Tiles | None,
+        fill: bool = False,
     ) -> None:
         self.weights, self.biases = weights, biases
         self.rows = [weight.shape[0] for weight in weights]
         outputs, inputs = sum(self.rows), weights[0].shape[1]
-        # One matrix alone may be filled up with rows of zeros (a vocabulary of any size).
-        padded = outputs if len(weights) > 1 or tiles is None else -(-outputs // TILE) * TILE
+        padded = -(-outputs // TILE) * TILE if fill and tiles is not None and fits(inputs) else outputs
+        self.heights = [padded] if len(weights) == 1 else self.rows
+        self.tiles = tiles if fits(inputs, *self.heights) else None
         self.copy_OC = torch.zeros(padded, inputs, dtype=dtype)
         self.bias_O = torch.zeros(padded, dtype=dtype) if biases else None
-        sizes = [inputs, padded] if len(weights) == 1 else [inputs, *self.rows]
-        self.tiles = tiles if fits(*sizes) else None
+        self.bias_float_O = torch.zeros(padded) if biases else None
         if self.tiles is not None:
             self.for_outputs, self.for_inputs = torch.empty_like(self.copy_OC), torch.empty_like(self.copy_OC)
-            self.bias_float_O = torch.zeros(padded) if biases else None
         self._gradient_OC: Tensor | None = None
-        heights = [padded] if len(weights) == 1 else self.rows
-        self.memory = [torch.empty(height, inputs) for height in heights]
+        self.memory = [torch.empty(height, inputs) for height in self.heights]
         self.bias_memory = [torch.empty_like(bias) for bias in biases]
 
     @property
@@ -347,7 +353,7 @@ class FusedGradients:
             _FusedBlock(block, self.config, layer, self.kernels, tiles)  # type: ignore[arg-type]
             for layer, block in enumerate(model.blocks)
         ]
-        self.head = Product([model.head_weight], [], dtype, tiles)
+        self.head = Product([model.head_weight], [], dtype, tiles, fill=True)
         self._shape: HeadShape | None = None
         self._versions: list[int] = []
 
