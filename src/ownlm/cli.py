@@ -25,6 +25,7 @@ from ownlm.console.errors import (
     UsageError,
     did_you_mean,
     is_disk_full,
+    is_out_of_memory,
 )
 from ownlm.verbs import GROUPS, VERBS, load_verb
 
@@ -265,17 +266,11 @@ def _unexpected(error: Exception) -> str:
         forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         do = "\nTry: a folder that you may write to" if forbidden else ""
         return f"{error.filename}: {error.strerror}.{do}"
-    if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+    if is_out_of_memory(error):
         return "out of memory.\nTry: a smaller --size, --context or --per-device-train-batch-size"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     kind = type(error).__name__
     return f"{kind}: {error} ({frame.filename}:{frame.lineno}).\nTry: the same command with --debug"
-
-
-def _is_torch_out_of_memory(error: Exception) -> bool:
-    """torch has no class of its own for a failed allocation on a CPU."""
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def run() -> None:

@@ -7,8 +7,12 @@ from ownlm.machine import predict
 RATES = {256: 1e11, 512: 2e11, 1024: 4e11}
 
 
+def bytes_to_train(config, rows, context):
+    return 16 * config.num_parameters() + 10**5 * rows * context
+
+
 def test_hours_are_flops_over_the_assumed_share_of_the_nearest_rate():
-    rows = {row.size: row for row in predict.training(RATES, 10**12)}
+    rows = {row.size: row for row in predict.training(RATES, 10**12, bytes_to_train)}
     assert list(rows) == ["3M", "10M", "30M", "124M"]
     assert rows["3M"].rate == 1e11
     assert rows["30M"].rate == 2e11
@@ -20,13 +24,13 @@ def test_hours_are_flops_over_the_assumed_share_of_the_nearest_rate():
 
 
 def test_twice_the_rate_is_half_the_time():
-    slow = predict.training(RATES, 10**12)
-    fast = predict.training({n: 2 * rate for n, rate in RATES.items()}, 10**12)
+    slow = predict.training(RATES, 10**12, bytes_to_train)
+    fast = predict.training({n: 2 * rate for n, rate in RATES.items()}, 10**12, bytes_to_train)
     assert [row.hours for row in fast] == pytest.approx([row.hours / 2 for row in slow])
 
 
 def test_rows_that_do_not_fit_say_so():
-    assert [row.fits for row in predict.training(RATES, 10**9)][-1] is False
+    assert [row.fits for row in predict.training(RATES, 10**9, bytes_to_train)][-1] is False
     fits = {(row.size, row.weights): row.fits for row in predict.running(3e10, 6 * 10**9)}
     assert fits[("0.6B", "int8")]
     assert fits[("8B", "int4")]

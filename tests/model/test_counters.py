@@ -52,14 +52,6 @@ def test_mean_attended_counts_pairs():
     assert described._mean_attended(0, 16) == pytest.approx(pairs / 16)
 
 
-def test_training_memory_parts():
-    described = config()
-    parts = described.training_memory(2, 16)
-    assert parts["weights"] == 4 * described.num_parameters() == parts["gradients"]
-    assert parts["optimizer"] == 2 * parts["weights"]
-    assert described.training_memory(4, 16)["activations"] == 2 * parts["activations"]
-
-
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

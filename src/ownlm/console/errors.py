@@ -81,6 +81,17 @@ def is_disk_full(error: BaseException) -> bool:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch has no class of its own for that on a CPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = ("can't allocate memory", "out of memory", "bad_alloc")
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in said)
+    )
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> UsageError:
     """The error for an optional dependency that is not installed."""
     return UsageError(

@@ -6,6 +6,7 @@ Sources: Linux `/proc/cpuinfo`, `/proc/meminfo`, cgroup v1 and v2 files; `sysctl
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -19,6 +20,8 @@ from typing import NamedTuple
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 SYSTEM_CPUS = Path("/sys/devices/system/cpu")
+
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 # Instructions that multiply bf16 directly. Plain AVX2 emulates it: below 0.5 GFLOP/s against 154 in fp32.
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -86,19 +89,37 @@ def available_memory() -> int:
 
 
 class ProcessMemory(NamedTuple):
-    """Bytes of resident memory of this process: now, and at most so far. 0: the system does not say."""
+    """Bytes of this process; 0 where the system does not say.
+
+    Attributes:
+        now: resident. peak: the most that was resident so far.
+        allocated: what it got from the system for data, touched yet or not.
+    """
 
     now: int
     peak: int
+    allocated: int
 
 
 def process_memory() -> ProcessMemory:
-    """What this process holds; where only the present is known (macOS), that counts as the peak too."""
-    fields = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", _read(PROC / "self" / "status"), re.MULTILINE))
-    if len(fields) == 2:
-        return ProcessMemory(int(fields["VmRSS"]) * 1024, int(fields["VmHWM"]) * 1024)
+    """What this process holds; where only the present is known (macOS), that counts as all three."""
+    status = _read(PROC / "self" / "status")
+    fields = dict(re.findall(r"^(VmRSS|VmHWM|VmData):\s+(\d+) kB$", status, re.MULTILINE))
+    if len(fields) == 3:
+        return ProcessMemory(*(int(fields[name]) * 1024 for name in ("VmRSS", "VmHWM", "VmData")))
     resident = _command("ps", "-o", "rss=", "-p", str(os.getpid())) if sys.platform == "darwin" else ""
-    return ProcessMemory(int(resident or 0) * 1024, int(resident or 0) * 1024)
+    return ProcessMemory(*[int(resident or 0) * 1024] * 3)
+
+
+def give_freed_memory_back() -> None:
+    """From now on large blocks go back to the system as soon as they are freed, where the C library is glibc.
+
+    Left to itself glibc keeps freed blocks of up to 32 MB, and the gaps between them, for later: twice the memory in
+    use when sizes vary (bench/train_memory.py). New blocks then cost a little time, so this is for when memory is short.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def memory_limit() -> int | None:
@@ -130,8 +151,6 @@ def _mac_memory() -> tuple[int, int]:
 
 
 def _windows_memory() -> tuple[int, int]:
-    import ctypes
-
     class MemoryStatus(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_uint32),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ownlm.machine import cpu, measure, predict, system
+from ownlm.model.config import ModelConfig
 
 MATMUL_SECONDS = 3.0
 CPU_SIZES = (256, 512, 1024, 2048)  # widths of the models that a CPU trains, and one that fills every cache
@@ -61,11 +62,12 @@ class Examination:
         return asdict(self)
 
 
-def examine(folder: Path) -> Examination:
+def examine(folder: Path, bytes_to_train: Callable[[ModelConfig, int, int, str, str], int]) -> Examination:
     """Look at the machine; takes at most about five seconds, nearly all of it measuring.
 
     Args:
         folder: whose disk is looked at.
+        bytes_to_train: memory of a training step of a model, by rows, tokens a row, dtype and device.
     """
     device = find_device()
     dtypes = paying_dtypes(device["type"])
@@ -74,7 +76,11 @@ def examine(folder: Path) -> Examination:
     bandwidth = measure.read_bandwidth()
     available = cpu.available_memory()
     # Where two kinds of arithmetic pay, training takes the shorter one.
-    training = predict.training(rates[dtypes[-1]], device.get("memory", available))
+    training = predict.training(
+        rates[dtypes[-1]],
+        device.get("memory", available),
+        lambda config, rows, context: bytes_to_train(config, rows, context, dtypes[-1], device["type"]),
+    )
     return Examination(
         device=device,
         cores={"usable": cpu.num_cores(), "physical": cpu.num_physical_cores()},

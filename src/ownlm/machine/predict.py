@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ownlm.model.config import ModelConfig
@@ -73,7 +73,9 @@ class Running:
     fits: bool
 
 
-def training(rates: Mapping[int, float], memory: int) -> list[Training]:
+def training(
+    rates: Mapping[int, float], memory: int, bytes_to_train: Callable[[ModelConfig, int, int], int]
+) -> list[Training]:
     """Hours to train each size at 20 tokens a parameter.
 
     FLOPs are 6 a weight and token, plus attention (`ModelConfig.flops_per_token`); the rate is the matmul
@@ -82,6 +84,7 @@ def training(rates: Mapping[int, float], memory: int) -> list[Training]:
     Args:
         rates: measured FLOP/s by matrix size.
         memory: bytes that can be used.
+        bytes_to_train: of a model with so many rows of so many tokens at once.
     """
     rows = []
     for size in TRAINED_SIZES:
@@ -90,7 +93,7 @@ def training(rates: Mapping[int, float], memory: int) -> list[Training]:
         tokens = TOKENS_A_PARAMETER * parameters
         flops = config.flops_per_token(CONTEXT) * tokens
         nearest = min(rates, key=lambda n: abs(n - config.hidden_size))
-        needed = sum(config.training_memory(MICRO_BATCH, CONTEXT).values())
+        needed = bytes_to_train(config, MICRO_BATCH, CONTEXT)
         hours = flops / (rates[nearest] * UTILISATION) / 3600
         rows.append(
             Training(size, parameters, tokens, flops, rates[nearest], hours, needed, needed <= memory)

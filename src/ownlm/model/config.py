@@ -208,27 +208,6 @@ class ModelConfig:
         # The first `window` queries see 1, 2, ... window tokens, all later ones see `window`.
         return (window * (window + 1) / 2 + (context - window) * window) / context
 
-    def training_memory(
-        self, micro_batch: int, context: int, *, bytes_per_activation: int = 4
-    ) -> dict[str, int]:
-        """Predicted bytes of a training step, by part (fp32 weights, gradients and two optimizer moments).
-
-        Activations kept for the backward pass, per token and layer: about 10 widths around the norms and
-        residuals, q, k, v and the attention output, and 4 (gated) or 2 inner MLP widths; plus logits in fp32,
-        their gradient and log-softmax for one micro-batch.
-        """
-        parameters = 4 * self.num_parameters()
-        tokens = micro_batch * context
-        per_layer = 10 * self.hidden_size + 2 * self.query_width + 2 * self.key_value_width
-        per_layer += (4 if self.mlp == "gated" else 2) * self.intermediate_size
-        return {
-            "weights": parameters,
-            "gradients": parameters,
-            "optimizer": 2 * parameters,
-            "activations": tokens * per_layer * self.num_hidden_layers * bytes_per_activation,
-            "logits": 3 * 4 * tokens * self.vocab_size,
-        }
-
     def key_value_bytes_per_token(self, bytes_per_value: int = 4) -> int:
         """Bytes of key-value cache one token takes over all layers."""
         return 2 * self.num_hidden_layers * self.key_value_width * bytes_per_value

@@ -15,6 +15,7 @@ from ownlm.model.families import from_hugging_face, to_hugging_face
 from ownlm.training import draft, setup
 from ownlm.training.checkpoint import load_checkpoint
 from ownlm.training.loop import Trainer
+from ownlm.training.memory_fit import recorded_plan
 from ownlm.training.parallel import Processes
 from ownlm.training.plan import TrainPlan
 from ownlm.training.run_folder import Run
@@ -86,7 +87,7 @@ def build(order: Order, corpus: Corpus, processes: Processes) -> Trainer:
 
 def shared_out(content: Mapping[str, Any], processes: int) -> TrainPlan:
     """The plan in run.json, shared out to as many processes as there are now; a change is said."""
-    planned = TrainPlan.from_json(content["plan"])
+    planned = recorded_plan(content)
     threads = content["settings"]["threads"] or draft.threads_each(processes)
     plan = planned.shared_out(processes, threads)
     if plan is not planned:

@@ -6,11 +6,12 @@ import torch
 
 from ownlm.machine.cpu import available_memory
 from ownlm.model.config import ModelConfig
+from ownlm.training.fused import why_not
 from ownlm.training.memory_paths import Parts, Step, fused, plain
 from ownlm.training.plan import TrainPlan
 
 # What comes with the first step whatever its sizes: threads, kernels that oneDNN compiles, library pages.
-PROCESS_BYTES = {"cpu": 40_000_000, "cuda": 100_000_000}
+PROCESS_BYTES = {"cpu": 20_000_000, "cuda": 100_000_000}
 
 PATHS = {"plain": plain, "fused": fused}
 
@@ -46,6 +47,12 @@ def step_memory(step: Step) -> Parts:
     kind = step.device.split(":")[0]
     parts = peak | {"process": PROCESS_BYTES.get(kind, PROCESS_BYTES["cpu"])}
     return {name: size for name, size in parts.items() if size}
+
+
+def bytes_to_train(config: ModelConfig, rows: int, context: int, dtype: str, device: str) -> int:
+    """Predicted bytes of a step with micro-batches of so many rows."""
+    fused_there = why_not(config, device, False) is None
+    return sum(step_memory(Step(config, rows, context, 1, dtype, device, fused=fused_there)).values())
 
 
 def free_memory(plan: TrainPlan) -> int:

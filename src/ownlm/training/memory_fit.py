@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ownlm.console import output as out
-from ownlm.console.errors import OwnlmError, Refused
+from ownlm.console.errors import OwnlmError, Refused, UsageError
 from ownlm.machine.device import choose_dtype
 from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES
 from ownlm.training.memory import path_of, step_memory, step_of
 from ownlm.training.plan import TrainPlan
+from ownlm.training.refusals import PIECES
 from ownlm.training.setup import model_config
 
-CHOSEN_SHARE = (
-    0.7  # of free memory: the rest is for what other programs will want, and for the formula's error
-)
-MOST_SHARE = 0.95  # of free memory: what was asked for may come as near as this
+# Of free memory; the rest is for what other programs will want and for the formula's error.
+CHOSEN_SHARE = 0.7  # for the rule's own choice
+MOST_SHARE = 0.95  # for what was asked for
 SHOWN_CHANGES = 3
+CHECKPOINTING = "gradient_checkpointing"
 LEAST_CONTEXT = 32  # tokens; no shorter window is proposed
 
 
@@ -112,6 +113,53 @@ def check_memory(case: Case, free: int) -> None:
         if words
         else "a machine with more memory, or a smaller vocabulary (ownlm prepare … --vocab-size N)",
     )
+
+
+def changed_with_resume(
+    plan: TrainPlan, given: Collection[str], settings: Mapping[str, Any]
+) -> tuple[TrainPlan, dict[str, Any]]:
+    """The plan of a run that goes on in other micro-batches, and what was changed: less memory, the same rows a step.
+
+    Args:
+        given: names of the settings that were really given; settings: of `pretrain`, by name.
+
+    Raises:
+        UsageError: other rows a step.
+    """
+    size, count = (settings[name] if name in given else None for name in PIECES)
+    checkpointing = settings[CHECKPOINTING] if CHECKPOINTING in given else plan.gradient_checkpointing
+    rows = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
+    if size is None and count is None:
+        size, count = plan.per_device_train_batch_size, plan.gradient_accumulation_steps
+    else:
+        size = rows // max(1, count) if size is None else size
+        count = rows // max(1, size) if count is None else count
+        if size * count != rows:
+            raise UsageError(
+                f"{size:,} × {count:,} are not the {rows:,} rows that a step of this run has.",
+                where=" and ".join("--" + name.replace("_", "-") for name in PIECES),
+                do=f"numbers whose product is {rows:,}",
+            )
+    new: dict[str, Any] = {PIECES[0]: size, PIECES[1]: count, CHECKPOINTING: checkpointing}
+    if all(getattr(plan, name) == value for name, value in new.items()):
+        return plan, {}
+    out.say(
+        f"From here on micro-batches of {size:,} rows, {count:,} a step, with{'' if checkpointing else 'out'} gradient "
+        "checkpointing: the same results up to rounding."
+    )
+    return dataclasses.replace(plan, **new, fused=plan.fused and not checkpointing), new
+
+
+def recorded_plan(content: Mapping[str, Any]) -> TrainPlan:
+    """The plan in run.json, in the micro-batches that the run last went on with."""
+    plan = TrainPlan.from_json(content["plan"])
+    for change in content.get("resumed", []):
+        new: dict[str, Any] = {
+            name: change[name] for name in ("world_size", *PIECES, CHECKPOINTING) if name in change
+        }
+        if PIECES[0] in new:
+            plan = dataclasses.replace(plan, **new, fused=plan.fused and not new[CHECKPOINTING])
+    return plan
 
 
 def listed(parts: Mapping[str, int]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from ownlm.console.errors import Refused
+from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus.batches import Batches
 from ownlm.corpus.shards import Corpus
 from ownlm.model.config import ModelConfig
@@ -20,13 +21,18 @@ LEAST_GRAM_BYTES = 20
 OF_STEPS = (
     "learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "gradient_accumulation_steps",
     "eval_steps", "save_steps", "save_total_limit", "logging_steps", "on_divergence", "allow_overlap",
+    "gradient_checkpointing",
 )  # fmt: skip
 
 
 # What --resume may be given beside the settings of the run: words about the command, and what no weight depends on
 # (a run that was not stopped has skipped nothing, so it may go on with either).
 CHANGED_WITH_RESUME = ("on_divergence", "report_to")
-FREE_WITH_RESUME = ("corpus", "output", "resume", "json", "config", *CHANGED_WITH_RESUME)
+# How many rows are computed at once, for a run that memory ran out on (memory_fit.py).
+PIECES = ("per_device_train_batch_size", "gradient_accumulation_steps")
+FREE_WITH_RESUME = (
+    "corpus", "output", "resume", "json", "config", *CHANGED_WITH_RESUME, *PIECES, "gradient_checkpointing",
+)  # fmt: skip
 
 
 def idle_settings(given: Collection[str], settings: Mapping[str, Any], corpus: Corpus) -> None:
@@ -53,6 +59,26 @@ def idle_with_resume(given: Collection[str], settings: Mapping[str, Any]) -> Non
     if "dry_run" in given and settings["dry_run"]:
         why = 'What was decided and checked before step 1 is in run.json, under "plan" and "preflight".'
         raise _idle("dry_run", "--resume", why)
+
+
+def other_run(
+    content: Mapping[str, Any], given: Collection[str], settings: Mapping[str, Any], run: Path
+) -> None:
+    """Refuse settings beside `--resume` that are not those of the run.
+
+    Args:
+        content: its run.json.
+    """
+    idle_with_resume(given, settings)
+    for name, value in settings.items():
+        if name not in given or name in FREE_WITH_RESUME:
+            continue
+        if str(value) != str(content["settings"].get(name)):
+            raise UsageError(
+                f"--resume goes on with the settings of the run: {name} was {content['settings'].get(name)}, now {value}.",
+                where=run,
+                do=f"leave it out, or start another run with --from {run}",
+            )
 
 
 def change_with_resume(

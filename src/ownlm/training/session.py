@@ -5,15 +5,23 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ownlm.console import output as out
-from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError, is_disk_full
+from ownlm.console.errors import (
+    Interrupted,
+    OwnlmError,
+    Refused,
+    UsageError,
+    is_disk_full,
+)
 from ownlm.corpus.batches import Batches
 from ownlm.corpus.shards import Corpus
+from ownlm.machine.cpu import process_memory
 from ownlm.model.checkpoint import load_config, save_model
-from ownlm.training import draft, preflight, preflight_shown, refusals, setup, trackers
+from ownlm.training import draft, out_of_memory, preflight, preflight_shown, refusals, setup, trackers
 from ownlm.training.checkpoint import checkpoints, token_ids
 from ownlm.training.diverged import explained
 from ownlm.training.follow import Order, begin, shared_out
@@ -21,7 +29,7 @@ from ownlm.training.live import LiveLine
 from ownlm.training.log import cut_log
 from ownlm.training.loop import Trainer
 from ownlm.training.memory import free_memory
-from ownlm.training.memory_fit import Case, check_memory
+from ownlm.training.memory_fit import Case, changed_with_resume, check_memory
 from ownlm.training.parallel import LostProcess, Processes
 from ownlm.training.plan import TrainPlan, refuse_numbers, steps_for
 from ownlm.training.record import announce, describe, prepare_folder
@@ -34,9 +42,9 @@ from ownlm.training.run_folder import (
     write_model_card,
     write_run,
 )
+from ownlm.training.samples import sample
 from ownlm.training.watchdog import Diverged
 
-SAMPLE_TOKENS = 60
 FINISH_SECONDS = 2.0  # writing the model, the card and the last log lines
 
 
@@ -51,6 +59,8 @@ class Session:
         processes: that train together; a session is that of the first.
     """
 
+    trainer: Trainer | None
+
     def __init__(
         self,
         settings: dict[str, Any],
@@ -61,6 +71,7 @@ class Session:
     ) -> None:
         self.settings, self.defaults, self.given, self.started = settings, defaults, given, started
         self.output, self.processes = Path(settings["output"]), processes
+        self.memory_before, self.trainer = process_memory(), None
 
     def start(self) -> Run:
         """A new run, to its end. All that can be refused is refused before the output folder is touched."""
@@ -75,10 +86,12 @@ class Session:
         drafted = draft.draft(settings, corpus, start, length.seconds, self.processes.count)
         plan = drafted.plan
         batches = Batches(corpus.split("train"), plan.context, plan.rows_per_step, plan.seed)
-        check_memory(Case(drafted.config, plan, settings, drafted.size), free_memory(plan))
+        case = Case(drafted.config, plan, settings, drafted.size)
+        check_memory(case, free_memory(plan))
         if settings["max_steps"] != 0:
             refusals.training_text(drafted.config, plan, corpus, batches, settings, length.seconds)
-        plan, per_step = self._decided(corpus, drafted, batches, length, start)
+        with out_of_memory.told(case, self.output, self.memory_before):
+            plan, per_step = self._decided(corpus, drafted, batches, length, start)
         looked = preflight.look(corpus, drafted.config, plan, batches, per_step, settings["allow_overlap"])
         content = describe(settings, self.defaults, self.output, corpus, drafted._replace(plan=plan), looked)
         announce(corpus, drafted.config, plan, drafted.size, batches)
@@ -90,8 +103,8 @@ class Session:
         order = Order(
             "train", drafted.config, plan, self.output, start, on_divergence=settings["on_divergence"]
         )
-        trainer = begin(order, corpus, self.processes)
-        return self._train(trainer, corpus, content)
+        with self._memory_told(order, content):
+            return self._train(self._begun(order, corpus), corpus, content)
 
     def _decided(
         self, corpus: Corpus, drafted: draft.Draft, batches: Batches, length: draft.Length, start: Path | None
@@ -127,7 +140,7 @@ class Session:
     def resume(self) -> Run:
         """Go on with the unfinished run in the output folder, as if it had never stopped."""
         content = read_run(self.output)
-        self._refuse_changes(content)
+        refusals.other_run(content, self.given, self.settings, self.output)
         settings = refusals.change_with_resume(content, self.given, self.settings, self.defaults)
         trackers.require(settings["report_to"])
         if content.get("finished"):
@@ -143,34 +156,26 @@ class Session:
                 where=corpus.path,
                 why="Its hash differs from run.json.",
             )
-        plan = shared_out(content, self.processes.count)
+        plan, pieces = changed_with_resume(
+            shared_out(content, self.processes.count), self.given, self.settings
+        )
         found = checkpoints(self.output)
         config = load_config(found[-1] if found else self.output)
         start = self._start_model(corpus, content["settings"].get("from_")) if not found else None
         last = found[-1] if found else None
         order = Order("train", config, plan, self.output, start, last, settings["on_divergence"])
-        trainer = begin(order, corpus, self.processes)
-        if plan.world_size != content["plan"].get("world_size", 1):
-            content.setdefault("resumed", []).append({"step": trainer.step, "world_size": plan.world_size})
-        write_run(self.output, content)
-        cut = cut_log(self.output / "log.jsonl", trainer.step if found else -1)
-        out.say(
-            f"Going on at step {trainer.step:,} of {plan.max_steps:,}"
-            + (f" ({cut} later log lines cut)." if cut else ".")
-        )
-        return self._train(trainer, corpus, content)
-
-    def _refuse_changes(self, content: dict[str, Any]) -> None:
-        refusals.idle_with_resume(self.given, self.settings)
-        for name, value in self.settings.items():
-            if name not in self.given or name in refusals.FREE_WITH_RESUME:
-                continue
-            if str(value) != str(content["settings"].get(name)):
-                raise UsageError(
-                    f"--resume goes on with the settings of the run: {name} was {content['settings'].get(name)}, now {value}.",
-                    where=self.output,
-                    do=f"leave it out, or start another run with --from {self.output}",
-                )
+        with self._memory_told(order, content):
+            trainer = self._begun(order, corpus)
+            if pieces or plan.world_size != content["plan"].get("world_size", 1):
+                changed = {"step": trainer.step, "world_size": plan.world_size, **pieces}
+                content.setdefault("resumed", []).append(changed)
+            write_run(self.output, content)
+            cut = cut_log(self.output / "log.jsonl", trainer.step if found else -1)
+            out.say(
+                f"Going on at step {trainer.step:,} of {plan.max_steps:,}"
+                + (f" ({cut} later log lines cut)." if cut else ".")
+            )
+            return self._train(trainer, corpus, content)
 
     def _start_model(self, corpus: Corpus, name: str | None) -> Path | None:
         """The folder of the model to go on from; None: random weights."""
@@ -180,6 +185,18 @@ class Session:
         if name == "last":  # it will soon mean another run: the repeat command and --resume need its name
             self.settings["from_"] = str(folder)
         return folder
+
+    def _begun(self, order: Order, corpus: Corpus) -> Trainer:
+        self.trainer = begin(order, corpus, self.processes)
+        return self.trainer
+
+    def _memory_told(self, order: Order, content: dict[str, Any]) -> AbstractContextManager[None]:
+        """Inside it, memory that runs out is said in words."""
+        case = Case(order.config, order.plan, content["settings"], content["model"]["size"])
+        resume, before = self._resume_command(), self.memory_before
+        return out_of_memory.told(
+            case, self.output, before, resume, lambda: self.trainer.step if self.trainer else 0
+        )
 
     def _train(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> Run:
         """`_finish`, with a full disk and a break said in words: what is kept, and how to go on."""
@@ -237,7 +254,7 @@ class Session:
             content["settings"]["report_to"], self.output, content["settings"]
         )
         trainer.on_sample = lambda step, seconds: live.sample(
-            seconds, self._sample(trainer, corpus, step), trainer.plan.sample_prompt
+            seconds, sample(trainer, corpus, step), trainer.plan.sample_prompt
         )
         finished = trainer.train()
         live.clear()
@@ -267,20 +284,6 @@ class Session:
         out.say(f"model written to {self.output} after {out.human_seconds(time.monotonic() - self.started)}")
         self._score(trainer, corpus, content)
         return Run(self.output)
-
-    def _sample(self, trainer: Trainer, corpus: Corpus, step: int) -> str:
-        from ownlm.engine import Engine, Request, SamplingSettings
-        from ownlm.seeds import derive
-
-        tokenizer, plan = corpus.tokenizer, trainer.plan
-        prompt = [tokenizer.eos_id, *tokenizer.encode(plan.sample_prompt).tolist()][-(plan.context // 2) :]
-        settings = SamplingSettings(
-            temperature=0.8, max_new_tokens=min(SAMPLE_TOKENS, plan.context - len(prompt)), seed=derive(plan.seed, "sample", step) % 2**32,
-            stop_token_ids=(tokenizer.eos_id,),
-        )  # fmt: skip
-        events = Engine(trainer.model, device=plan.device).generate([Request(prompt, settings)])
-        written = [e.token_id for e in events if e.token_id not in (None, tokenizer.eos_id)]
-        return tokenizer.decode(written).rstrip("\ufffd")  # the last token may end inside a character
 
     def _score(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> None:
         """One full pass over the validation text with the function `evaluate` uses; then the report."""

@@ -12,7 +12,7 @@ import torch
 from ownlm.console.errors import UsageError
 from ownlm.corpus.batches import Batches, fixed_sample
 from ownlm.corpus.shards import Corpus
-from ownlm.machine.cpu import num_cores
+from ownlm.machine.cpu import give_freed_memory_back, num_cores
 from ownlm.model.checkpoint import load_model
 from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES, config_for
@@ -104,6 +104,8 @@ def build_model(config: ModelConfig, plan: TrainPlan, start: Path | None) -> Tra
         model = Transformer(config)
         model.init_weights(derive(plan.seed, "initial weights"))
     model.gradient_checkpointing = plan.gradient_checkpointing
+    if plan.gradient_checkpointing and plan.device == "cpu":
+        give_freed_memory_back()
     return model.to(plan.device)
 
 

@@ -23,9 +23,10 @@ def doctor(*, json: bool = False) -> Examination:
         json: print everything as JSON.
     """
     from ownlm.machine.examine import examine
+    from ownlm.training.memory import bytes_to_train
 
     output.say("measuring matrix multiplication and memory for about five seconds …")
-    found = examine(Path.cwd())
+    found = examine(Path.cwd(), bytes_to_train)
     if output.from_cli():
         if json:
             output.result_json(found.to_dict())
