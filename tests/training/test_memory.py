@@ -231,7 +231,6 @@ def test_running_out_of_memory_says_what_would_need_less_and_how_to_go_on(corpus
     )
     assert f"{stopped}/checkpoints/step-2 is kept" in said
     assert said.count(" saves ") == 3
-    print(said)
     go_on = re.search("Try: ownlm (pretrain .* --resume .*)", said)[1]
     assert main(shlex.split(go_on)) == 0
     content = ownlm.training.run_folder.read_run(stopped)

@@ -126,14 +126,13 @@ def changed_with_resume(
     Raises:
         UsageError: other rows a step.
     """
-    size, count = (settings[name] if name in given else None for name in PIECES)
     checkpointing = settings[CHECKPOINTING] if CHECKPOINTING in given else plan.gradient_checkpointing
-    rows = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
-    if size is None and count is None:
-        size, count = plan.per_device_train_batch_size, plan.gradient_accumulation_steps
-    else:
-        size = rows // max(1, count) if size is None else size
-        count = rows // max(1, size) if count is None else count
+    size, count = plan.per_device_train_batch_size, plan.gradient_accumulation_steps
+    rows = size * count
+    asked = [settings[name] if name in given else None for name in PIECES]
+    if asked != [None, None]:
+        size = rows // max(1, asked[1] or 1) if asked[0] is None else asked[0]
+        count = rows // max(1, size) if asked[1] is None else asked[1]
         if size * count != rows:
             raise UsageError(
                 f"{size:,} × {count:,} are not the {rows:,} rows that a step of this run has.",

@@ -145,7 +145,8 @@ def closing(run: Run) -> None:
             f"n = {bits['n']}), loss {loss['value']:.4f} a token",
             style="bold",
         )
-    out.say(f"the same bits again: {content['repeat']}")
+    again = "the same again, up to rounding" if content.get("resumed") else "the same bits again"
+    out.say(f"{again}: {content['repeat']}")
     place, prompt = shlex.quote(str(run.path)), content["plan"]["sample_prompt"] or "The"
     out.next_commands(
         f"ownlm generate {place} {shlex.quote(prompt)}",
