@@ -109,8 +109,6 @@ static inline void transpose_piece(const bfloat16* x, int64_t stride, bfloat16* 
     for (int64_t c = 0; c < 16 && c < columns; ++c) _mm512_storeu_si512(out + c * out_stride, r[c]);
 }
 
-enum Output { STORED = 0, FLOAT = 1, ADDED = 2 };  // bfloat16; float; added to float
-
 // What happens to sums that are stored as bfloat16: out = alpha · sum + beta · addend (+ bias).
 struct Finish {
     const float* bias = nullptr;  // of the panel's columns, filled up to 32
@@ -121,6 +119,11 @@ struct Finish {
 
 static inline __m512 widen(__m256i values) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+}
+
+static inline void store_plain(const float* low, const float* high, bfloat16* out, __mmask32 mask) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_load_ps(high), _mm512_load_ps(low));
+    _mm512_mask_storeu_epi16(out, mask, reinterpret_cast<const __m512i&>(both));
 }
 
 static inline void store_pair(const float* low, const float* high, bfloat16* out, __mmask32 mask, const Finish& finish,
@@ -141,28 +144,66 @@ static inline void store_pair(const float* low, const float* high, bfloat16* out
     _mm512_mask_storeu_epi16(out, mask, reinterpret_cast<const __m512i&>(both));
 }
 
-// 32 (or 16) rows of A times one panel of B. `columns`: valid ones of the panel (all 32 where sums are float).
-template <bool TWO>
-static inline void product_block(const bfloat16* a, int64_t stride, const bfloat16* panel, int64_t depth, void* out,
-                                 int64_t out_stride, int64_t columns, Output how, const Finish& finish) {
-    alignas(64) float buffer[4][256];
-    float* sums = static_cast<float*>(out);
-    order_memory();
-    if (how == ADDED) {
-        _tile_loadd(0, sums, out_stride * 4);
-        _tile_loadd(1, sums + 16, out_stride * 4);
-        if (TWO) {
-            _tile_loadd(2, sums + 16 * out_stride, out_stride * 4);
-            _tile_loadd(3, sums + 16 * out_stride + 16, out_stride * 4);
-        }
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        if (TWO) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
+// Sums of a block that are to be stored as bfloat16. They wait while the tile unit works on the next block: rows are
+// converted and stored between its instructions, and what was just written is not read back at once.
+class Writer {
+  public:
+    Writer() = default;
+    Writer(const Writer&) = delete;
+    ~Writer() { write_all(); }
+
+    // Where the next block's sums go: four tiles, one after the other.
+    float* sums() { return sums_[turn_]; }
+
+    // The sums of a block are there. `columns`: valid ones of the panel.
+    void take(int64_t rows, bfloat16* out, int64_t stride, int64_t columns, const Finish& finish) {
+        write_all();
+        rows_ = rows, next_ = 0, out_ = out, stride_ = stride, finish_ = finish;
+        mask_ = columns >= 32 ? 0xFFFFFFFFu : (1u << columns) - 1;
+        plain_ = finish.addend == nullptr && finish.bias == nullptr;
+        turn_ ^= 1;
     }
+
+    // Rows to store for every 32 of the next block's shared dimension: a power of two.
+    static int64_t share(int64_t depth) {
+        int64_t share = 1;
+        while (share < 16 && share * depth < 32 * DEPTH) share *= 2;
+        return share;
+    }
+
+    // Store `count` (1, 2, 4, 8 or 16) rows of those that wait.
+    void write(int64_t count) {
+        if (next_ >= rows_) return;
+        const float* low = sums_[turn_ ^ 1] + next_ / 16 * 512 + next_ % 16 * 16;
+        bfloat16* out = out_ + next_ * stride_;
+        if (plain_) {
+            for (int64_t i = 0; i < count; ++i) store_plain(low + i * 16, low + i * 16 + 256, out + i * stride_, mask_);
+        } else {
+            for (int64_t i = 0; i < count; ++i)
+                store_pair(low + i * 16, low + i * 16 + 256, out + i * stride_, mask_, finish_, next_ + i);
+        }
+        next_ += count;
+    }
+
+    void write_all() {
+        while (next_ < rows_) write(1);
+    }
+
+  private:
+    alignas(64) float sums_[2][4 * 256];
+    int turn_ = 0;
+    int64_t rows_ = 0, next_ = 0, stride_ = 0;
+    bfloat16* out_ = nullptr;
+    __mmask32 mask_ = 0;
+    bool plain_ = true;
+    Finish finish_;
+};
+
+// 32 (or 16) rows of A times one panel of B, into tiles 0 to 3. `meanwhile` is called between the tile unit's
+// instructions, which leave the rest of the core idle.
+template <bool TWO, class Meanwhile>
+static inline void multiply(const bfloat16* a, int64_t stride, const bfloat16* panel, int64_t depth,
+                            const Meanwhile& meanwhile) {
     for (int64_t k = 0; k < depth; k += DEPTH) {
         _tile_loadd(6, panel + k * PANEL, 64);
         _tile_loadd(7, panel + k * PANEL + TILE, 64);
@@ -174,61 +215,109 @@ static inline void product_block(const bfloat16* a, int64_t stride, const bfloat
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
+        meanwhile();
     }
-    if (how != STORED) {
-        _tile_stored(0, sums, out_stride * 4);
-        _tile_stored(1, sums + 16, out_stride * 4);
-        if (TWO) {
-            _tile_stored(2, sums + 16 * out_stride, out_stride * 4);
-            _tile_stored(3, sums + 16 * out_stride + 16, out_stride * 4);
-        }
-        return;
-    }
-    _tile_stored(0, buffer[0], 64);
-    _tile_stored(1, buffer[1], 64);
-    if (TWO) {
-        _tile_stored(2, buffer[2], 64);
-        _tile_stored(3, buffer[3], 64);
-    }
-    const __mmask32 mask = columns >= 32 ? 0xFFFFFFFFu : (1u << columns) - 1;
-    for (int64_t row = 0; row < (TWO ? 32 : 16); ++row)
-        store_pair(buffer[row / 16 * 2] + row % 16 * 16, buffer[row / 16 * 2 + 1] + row % 16 * 16,
-                   static_cast<bfloat16*>(out) + row * out_stride, mask, finish, row);
 }
 
-// Up to 32 rows of A (16 or 32) times all panels of B, for depth [k, k + part) of `depth`.
-static inline void product_rows(const bfloat16* a, int64_t stride, const bfloat16* packed, int64_t depth, int64_t k,
-                                int64_t part, void* out, int64_t out_stride, int64_t columns, Output how,
-                                int64_t rows, const Finish& finish) {
-    const int64_t size = how == STORED ? 2 : 4;
+template <bool TWO>
+static inline void store_sums(float* low, float* high, int64_t step, int64_t stride) {
+    _tile_stored(0, low, stride * 4);
+    _tile_stored(1, high, stride * 4);
+    if (TWO) {
+        _tile_stored(2, low + step, stride * 4);
+        _tile_stored(3, high + step, stride * 4);
+    }
+}
+
+template <bool TWO>
+static inline void clear_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (TWO) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+}
+
+// A block whose sums stay float: out = (or +=) them. `depth` numbers of the shared dimension.
+template <bool TWO>
+static inline void float_block(const bfloat16* a, int64_t stride, const bfloat16* panel, int64_t depth, float* out,
+                               int64_t out_stride, bool add) {
+    order_memory();
+    if (add) {
+        _tile_loadd(0, out, out_stride * 4);
+        _tile_loadd(1, out + 16, out_stride * 4);
+        if (TWO) {
+            _tile_loadd(2, out + 16 * out_stride, out_stride * 4);
+            _tile_loadd(3, out + 16 * out_stride + 16, out_stride * 4);
+        }
+    } else {
+        clear_sums<TWO>();
+    }
+    multiply<TWO>(a, stride, panel, depth, [] {});
+    store_sums<TWO>(out, out + 16, 16 * out_stride, out_stride);
+}
+
+// Up to 32 rows of A (16 or 32) times all panels of B, for depth [k, k + part) of `depth`: float sums.
+static inline void float_rows(const bfloat16* a, int64_t stride, const bfloat16* packed, int64_t depth, int64_t k,
+                              int64_t part, float* out, int64_t out_stride, int64_t columns, bool add, int64_t rows) {
     for (int64_t first = 0; first < columns; first += PANEL) {
+        const bfloat16* panel = packed + first * depth + k * PANEL;
+        if (rows >= 32)
+            float_block<true>(a + k, stride, panel, part, out + first, out_stride, add);
+        else
+            float_block<false>(a + k, stride, panel, part, out + first, out_stride, add);
+    }
+}
+
+// The same, stored as bfloat16 by the writer.
+static inline void stored_rows(Writer& writer, const bfloat16* a, int64_t stride, const bfloat16* packed, int64_t depth,
+                               int64_t k, int64_t part, bfloat16* out, int64_t out_stride, int64_t columns,
+                               int64_t rows, const Finish& finish) {
+    for (int64_t first = 0; first < columns; first += PANEL) {
+        const bfloat16* panel = packed + first * depth + k * PANEL;
         Finish here = finish;
         if (here.bias != nullptr) here.bias += first;
         if (here.addend != nullptr) here.addend += first;
-        const bfloat16* panel = packed + first * depth + k * PANEL;
-        void* to = static_cast<char*>(out) + first * size;
-        if (rows >= 32)
-            product_block<true>(a + k, stride, panel, part, to, out_stride, columns - first, how, here);
-        else
-            product_block<false>(a + k, stride, panel, part, to, out_stride, columns - first, how, here);
+        float* sums = writer.sums();
+        const int64_t share = Writer::share(part);
+        const auto write = [&writer, share] { writer.write(share); };
+        order_memory();
+        if (rows >= 32) {
+            clear_sums<true>();
+            multiply<true>(a + k, stride, panel, part, write);
+            store_sums<true>(sums, sums + 256, 512, 16);
+        } else {
+            clear_sums<false>();
+            multiply<false>(a + k, stride, panel, part, write);
+            store_sums<false>(sums, sums + 256, 512, 16);
+        }
+        writer.take(rows >= 32 ? 32 : 16, out + first, out_stride, columns - first, here);
     }
 }
+
+constexpr int64_t STAYS = 1 << 19;  // numbers of B, 1 MB: they stay in a core's cache while all rows of A pass by
 
 // out [rows, columns] = A [rows, depth] · B (+ bias), as bfloat16.
 static void product(const bfloat16* a, int64_t stride, const bfloat16* packed, const float* bias, bfloat16* out,
                     int64_t out_stride, int64_t rows, int64_t depth, int64_t columns) {
     parallel_for((rows + 31) / 32, [=](int64_t begin, int64_t end) {
         TileUse tiles;
-        Finish finish;
-        finish.bias = bias;
+        Writer writer;
         const int64_t last = end * 32 < rows ? end * 32 : rows;
-        for (int64_t row = begin * 32; row < last; row += 32)
-            product_rows(a + row * stride, stride, packed, depth, 0, depth, out + row * out_stride, out_stride, columns,
-                         STORED, last - row, finish);
+        const int64_t together = STAYS / depth / PANEL > 0 ? STAYS / depth / PANEL * PANEL : PANEL;
+        for (int64_t first = 0; first < columns; first += together) {
+            Finish finish;
+            if (bias != nullptr) finish.bias = bias + first;
+            for (int64_t row = begin * 32; row < last; row += 32)
+                stored_rows(writer, a + row * stride, stride, packed + first * depth, depth, 0, depth,
+                            out + row * out_stride + first, out_stride,
+                            columns - first < together ? columns - first : together, last - row, finish);
+        }
     });
 }
 
-constexpr int64_t TOKENS_TOGETHER = 512;
+constexpr int64_t TOKENS_TOGETHER = 256;  // turned, 32 columns of them stay in the fastest cache
 
 // out [columns of d, width] = (or +=) dᵀ · X: `packed` is X [tokens, width] as B. Tokens, columns, width: multiples of 32.
 static void weight_gradient(const bfloat16* d, int64_t stride, const bfloat16* packed, float* out, int64_t tokens,
@@ -244,8 +333,8 @@ static void weight_gradient(const bfloat16* d, int64_t stride, const bfloat16* p
                     for (int64_t half = 0; half < 32; half += 16)
                         transpose_piece(d + (k + token) * stride + column + half, stride,
                                         turned + half * TOKENS_TOGETHER + token, TOKENS_TOGETHER, 16);
-                product_rows(turned - k, TOKENS_TOGETHER, packed, tokens, k, part, out + column * width, width, width,
-                             add || k > 0 ? ADDED : FLOAT, 32, Finish{});
+                float_rows(turned - k, TOKENS_TOGETHER, packed, tokens, k, part, out + column * width, width, width,
+                           add || k > 0, 32);
             }
         }
     });

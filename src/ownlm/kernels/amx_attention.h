@@ -44,37 +44,45 @@ static inline void clear_outside(bfloat16* row, int64_t start, int64_t stop, int
     memset(row + stop, 0, 2 * (end - stop));
 }
 
+// e^x of 16 numbers, as `exponential` in numbers.h: x at least -60, and not far above 0 where probabilities come out.
+static inline __m512 exponentials(__m512 x) {
+    const __m512 magic = _mm512_set1_ps(12582912.0f);
+    x = _mm512_max_ps(x, _mm512_set1_ps(-60.0f));
+    const __m512 whole = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), magic), magic);
+    __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
+    rest = _mm512_fmadd_ps(whole, _mm512_set1_ps(2.12194440e-4f), rest);
+    __m512 series = _mm512_set1_ps(1.9875691500e-4f);
+    series = _mm512_fmadd_ps(series, rest, _mm512_set1_ps(1.3981999507e-3f));
+    series = _mm512_fmadd_ps(series, rest, _mm512_set1_ps(8.3334519073e-3f));
+    series = _mm512_fmadd_ps(series, rest, _mm512_set1_ps(4.1665795894e-2f));
+    series = _mm512_fmadd_ps(series, rest, _mm512_set1_ps(1.6666665459e-1f));
+    series = _mm512_fmadd_ps(series, rest, _mm512_set1_ps(5.0000001201e-1f));
+    series = _mm512_fmadd_ps(series, _mm512_mul_ps(rest, rest), _mm512_add_ps(rest, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(series, whole);
+}
+
+static inline void store16(bfloat16* to, __m512 values) {
+    const __m256bh stored = _mm512_cvtneps_pbh(values);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<const __m256i&>(stored));
+}
+
 // Scores of keys [start, stop) become probabilities; returns the log of the sum of e^(scale · score).
-static inline float softmax_of(float* __restrict scores, bfloat16* __restrict p, int64_t start, int64_t stop,
-                               float scale) {
+static inline float softmax_of(float* scores, bfloat16* p, int64_t start, int64_t stop, float scale) {
     hide(scores, start, stop, HIDDEN);
-    float largest = HIDDEN, sum = 0.0f;
-    const int64_t first = down(start), vectors = (up(stop) - first) / VECTOR;
-    for (int64_t i = 0; i < vectors; ++i) {
-        const float* x = scores + first + i * VECTOR;
-        float top = HIDDEN;
-#pragma omp simd reduction(max : top)
-        for (int64_t j = 0; j < VECTOR; ++j) top = x[j] > top ? x[j] : top;
-        largest = top > largest ? top : largest;
+    const int64_t first = down(start), end = up(stop);
+    __m512 tops = _mm512_set1_ps(HIDDEN), sums = _mm512_setzero_ps();
+    for (int64_t i = first; i < end; i += VECTOR) tops = _mm512_max_ps(tops, _mm512_loadu_ps(scores + i));
+    const float largest = _mm512_reduce_max_ps(tops) * scale;
+    const __m512 by = _mm512_set1_ps(scale), minus = _mm512_set1_ps(largest);
+    for (int64_t i = first; i < end; i += VECTOR) {
+        const __m512 e = exponentials(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), by, minus));
+        sums = _mm512_add_ps(sums, e);
+        _mm512_storeu_ps(scores + i, e);
     }
-    largest *= scale;
-    alignas(64) float sums[VECTOR] = {};
-    for (int64_t i = 0; i < vectors; ++i) {
-        float* x = scores + first + i * VECTOR;
-#pragma omp simd
-        for (int64_t j = 0; j < VECTOR; ++j) {
-            x[j] = exponential(x[j] * scale - largest);
-            sums[j] += x[j];
-        }
-    }
-    for (int64_t j = 0; j < VECTOR; ++j) sum += sums[j];
-    const float factor = 1.0f / sum;
-    for (int64_t i = 0; i < vectors; ++i) {
-        const float* x = scores + first + i * VECTOR;
-        bfloat16* to = p + first + i * VECTOR;
-#pragma omp simd
-        for (int64_t j = 0; j < VECTOR; ++j) store(to + j, x[j] * factor);
-    }
+    const float sum = _mm512_reduce_add_ps(sums);
+    const __m512 factor = _mm512_set1_ps(1.0f / sum);
+    for (int64_t i = first; i < end; i += VECTOR)
+        store16(p + i, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
     return largest + logf(sum);
 }
 
@@ -83,6 +91,7 @@ static void attention_forward(const bfloat16* q, const bfloat16* k, const bfloat
                               float* normalizers, AttentionShape shape) {
     parallel_for(shape.batch * shape.heads, [=](int64_t begin, int64_t end) {
         TileUse tiles;
+        Writer writer;
         const int64_t length = shape.length, size = shape.size, width = shape.heads * size;
         float* scores = scratch(QUERIES * length + QUERIES * length / 2 + length * size);
         bfloat16* p = reinterpret_cast<bfloat16*>(scores + QUERIES * length);
@@ -94,8 +103,8 @@ static void attention_forward(const bfloat16* q, const bfloat16* k, const bfloat
             bfloat16* out = mixed + head / shape.heads * length * width + head % shape.heads * size;
             for (int64_t first = 0; first < length; first += QUERIES) {
                 const int64_t stop = first + QUERIES, start = shape.first_key(first) / 32 * 32;
-                product_rows(q + at + first * size, size, keys + start * size, size, 0, size, scores + start, length,
-                             stop - start, FLOAT, QUERIES, Finish{});
+                float_rows(q + at + first * size, size, keys + start * size, size, 0, size, scores + start, length,
+                           stop - start, false, QUERIES);
                 for (int64_t i = 0; i < QUERIES; ++i) {
                     const int64_t query = first + i, from = shape.first_key(query);
                     float* row = scores + i * length;
@@ -103,8 +112,8 @@ static void attention_forward(const bfloat16* q, const bfloat16* k, const bfloat
                         softmax_of(row, p + i * length, from, query + 1, shape.scale);
                     clear_outside(p + i * length, from, query + 1, stop);
                 }
-                product_rows(p, length, values, length, start, stop - start, out + first * width, width, size, STORED,
-                             QUERIES, Finish{});
+                stored_rows(writer, p, length, values, length, start, stop - start, out + first * width, width,
+                            size, QUERIES, Finish{});
             }
         }
     });
@@ -112,38 +121,26 @@ static void attention_forward(const bfloat16* q, const bfloat16* k, const bfloat
 
 // Probabilities again from scores and their normalizer, and the gradient of the scores:
 // d = scale · p · (d_p - sum p · d_p).
-static inline void softmax_gradient(float* __restrict scores, float* __restrict d_p, bfloat16* __restrict p,
-                                    bfloat16* __restrict d, int64_t start, int64_t stop, float scale,
-                                    float normalizer) {
+static inline void softmax_gradient(float* scores, float* d_p, bfloat16* p, bfloat16* d, int64_t start, int64_t stop,
+                                    float scale, float normalizer) {
     hide(scores, start, stop, HIDDEN);
     hide(d_p, start, stop, 0.0f);
-    const int64_t first = down(start), vectors = (up(stop) - first) / VECTOR;
-    alignas(64) float sums[VECTOR] = {};
-    for (int64_t i = 0; i < vectors; ++i) {
-        float* x = scores + first + i * VECTOR;
-        const float* change = d_p + first + i * VECTOR;
-        bfloat16* to = p + first + i * VECTOR;
-#pragma omp simd
-        for (int64_t j = 0; j < VECTOR; ++j) {
-            x[j] = exponential(x[j] * scale - normalizer);
-            sums[j] += x[j] * change[j];
-            store(to + j, x[j]);
-        }
+    const int64_t first = down(start), end = up(stop);
+    const __m512 by = _mm512_set1_ps(scale), minus = _mm512_set1_ps(normalizer);
+    __m512 sums = _mm512_setzero_ps();
+    for (int64_t i = first; i < end; i += VECTOR) {
+        const __m512 e = exponentials(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), by, minus));
+        sums = _mm512_fmadd_ps(e, _mm512_loadu_ps(d_p + i), sums);
+        _mm512_storeu_ps(scores + i, _mm512_mul_ps(e, by));
+        store16(p + i, e);
     }
-    float along = 0.0f;
-    for (int64_t j = 0; j < VECTOR; ++j) along += sums[j];
-    for (int64_t i = 0; i < vectors; ++i) {
-        const float* x = scores + first + i * VECTOR;
-        const float* change = d_p + first + i * VECTOR;
-        bfloat16* to = d + first + i * VECTOR;
-#pragma omp simd
-        for (int64_t j = 0; j < VECTOR; ++j) store(to + j, scale * x[j] * (change[j] - along));
-    }
+    const __m512 along = _mm512_set1_ps(_mm512_reduce_add_ps(sums));
+    for (int64_t i = first; i < end; i += VECTOR)
+        store16(d + i, _mm512_mul_ps(_mm512_loadu_ps(scores + i), _mm512_sub_ps(_mm512_loadu_ps(d_p + i), along)));
 }
 
-static inline void store_rows(const float* __restrict from, bfloat16* __restrict to, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) store(to + i, from[i]);
+static inline void store_rows(const float* from, bfloat16* to, int64_t count) {
+    for (int64_t i = 0; i < count; i += VECTOR) store16(to + i, _mm512_loadu_ps(from + i));
 }
 
 static void attention_backward(const bfloat16* q, const bfloat16* k, const bfloat16* v, const bfloat16* d_mixed,
@@ -151,6 +148,7 @@ static void attention_backward(const bfloat16* q, const bfloat16* k, const bfloa
                                AttentionShape shape) {
     parallel_for(shape.batch * shape.heads, [=](int64_t begin, int64_t end) {
         TileUse tiles;
+        Writer writer;
         const int64_t length = shape.length, size = shape.size, width = shape.heads * size, area = length * size;
         const int64_t block = QUERIES * length, together = TOGETHER * length;
         float* memory = scratch(2 * block + 2 * area + (2 * block + 2 * together + 3 * area + 2 * TOGETHER * size) / 2);
@@ -172,10 +170,10 @@ static void attention_backward(const bfloat16* q, const bfloat16* k, const bfloa
                 const int64_t depth = group_end - group, group_start = shape.first_key(group) / 32 * 32;
                 for (int64_t first = group; first < group_end; first += QUERIES) {
                     const int64_t stop = first + QUERIES, start = shape.first_key(first) / 32 * 32;
-                    product_rows(q + at + first * size, size, keys + start * size, size, 0, size, scores + start,
-                                 length, stop - start, FLOAT, QUERIES, Finish{});
-                    product_rows(d + first * width, width, values + start * size, size, 0, size, d_p + start, length,
-                                 stop - start, FLOAT, QUERIES, Finish{});
+                    float_rows(q + at + first * size, size, keys + start * size, size, 0, size, scores + start, length,
+                               stop - start, false, QUERIES);
+                    float_rows(d + first * width, width, values + start * size, size, 0, size, d_p + start, length,
+                               stop - start, false, QUERIES);
                     for (int64_t i = 0; i < QUERIES; ++i) {
                         const int64_t query = first + i, from = shape.first_key(query);
                         softmax_gradient(scores + i * length, d_p + i * length, p + i * length, d_s + i * length, from,
@@ -183,8 +181,8 @@ static void attention_backward(const bfloat16* q, const bfloat16* k, const bfloa
                         clear_outside(p + i * length, from, query + 1, group_end);
                         clear_outside(d_s + i * length, from, query + 1, group_end);
                     }
-                    product_rows(d_s, length, key_rows, length, start, stop - start, d_q + at + first * size, size,
-                                 size, STORED, QUERIES, Finish{});
+                    stored_rows(writer, d_s, length, key_rows, length, start, stop - start, d_q + at + first * size,
+                                size, size, QUERIES, Finish{});
                     for (int64_t key = group_start; key < group_end; key += 16) {
                         transpose_piece(p + key, length, p_turned + key * TOGETHER + first - group, TOGETHER, 16);
                         transpose_piece(d_s + key, length, d_s_turned + key * TOGETHER + first - group, TOGETHER, 16);
@@ -193,10 +191,10 @@ static void attention_backward(const bfloat16* q, const bfloat16* k, const bfloa
                 pack_values(q + at + group * size, size, depth, size, query_rows);
                 pack_values(d + group * width, width, depth, size, d_rows);
                 for (int64_t key = group_start; key < group_end; key += 32) {
-                    product_rows(p_turned + key * TOGETHER, TOGETHER, d_rows, depth, 0, depth, sum_v + key * size, size,
-                                 size, ADDED, 32, Finish{});
-                    product_rows(d_s_turned + key * TOGETHER, TOGETHER, query_rows, depth, 0, depth, sum_k + key * size,
-                                 size, size, ADDED, 32, Finish{});
+                    float_rows(p_turned + key * TOGETHER, TOGETHER, d_rows, depth, 0, depth, sum_v + key * size, size,
+                               size, true, 32);
+                    float_rows(d_s_turned + key * TOGETHER, TOGETHER, query_rows, depth, 0, depth, sum_k + key * size,
+                               size, size, true, 32);
                 }
             }
             store_rows(sum_k, d_k + at, area);

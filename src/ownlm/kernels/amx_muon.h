@@ -20,11 +20,30 @@ static inline void transpose_all(const bfloat16* x, int64_t rows, int64_t column
 // out [rows, columns] = A [rows, depth] · B, with what Finish says of the first row's addend.
 static inline void whole_product(const bfloat16* a, const bfloat16* packed, bfloat16* out, int64_t rows, int64_t depth,
                                  int64_t columns, const bfloat16* addend, float alpha, float beta) {
+    Writer writer;
     for (int64_t row = 0; row < rows; row += 32) {
         const bfloat16* here = addend == nullptr ? nullptr : addend + row * columns;
-        product_rows(a + row * depth, depth, packed, depth, 0, depth, out + row * columns, columns, columns, STORED, 32,
-                     Finish{nullptr, here, columns, alpha, beta});
+        stored_rows(writer, a + row * depth, depth, packed, depth, 0, depth, out + row * columns, columns, columns, 32,
+                    Finish{nullptr, here, columns, alpha, beta});
     }
+}
+
+// out [side, side] = alpha · A · B + beta · addend, which is known to be symmetric: what stands right of the diagonal is
+// computed and mirrored. The mirrored numbers are the same bits: equal products added in the same order.
+static inline void symmetric_product(const bfloat16* a, const bfloat16* packed, bfloat16* out, int64_t side,
+                                     int64_t depth, const bfloat16* addend, float alpha, float beta) {
+    {
+        Writer writer;
+        for (int64_t row = 0; row < side; row += 32) {
+            const int64_t corner = row * side + row;
+            const bfloat16* here = addend == nullptr ? nullptr : addend + corner;
+            stored_rows(writer, a + row * depth, depth, packed + row * depth, depth, 0, depth, out + corner, side,
+                        side - row, 32, Finish{nullptr, here, side, alpha, beta});
+        }
+    }
+    for (int64_t row = 0; row < side; row += 32)
+        for (int64_t column = row + 32; column < side; column += 16)
+            transpose_piece(out + row * side + column, side, out + column * side + row, side, 16);
 }
 
 // In place: x [matrices, rows, columns], both multiples of 32, Frobenius norm one. With A = x xᵀ of a wide matrix each
@@ -46,13 +65,13 @@ static void newton_schulz(bfloat16* x, int64_t matrices, int64_t rows, int64_t c
                 if (tall) {
                     transpose_all(from, rows, columns, turned);
                     pack_all(from, columns, rows, packed);
-                    whole_product(turned, packed, gram, side, rows, side, nullptr, 1.0f, 0.0f);
+                    symmetric_product(turned, packed, gram, side, rows, nullptr, 1.0f, 0.0f);
                 } else {
                     pack_all_transposed(from, rows, columns, packed);
-                    whole_product(from, packed, gram, side, columns, side, nullptr, 1.0f, 0.0f);
+                    symmetric_product(from, packed, gram, side, columns, nullptr, 1.0f, 0.0f);
                 }
                 pack_all(gram, side, side, packed_gram);
-                whole_product(gram, packed_gram, polynomial, side, side, side, gram, c, b);
+                symmetric_product(gram, packed_gram, polynomial, side, side, gram, c, b);
                 if (tall) {
                     pack_all(polynomial, side, side, packed_gram);
                     whole_product(from, packed_gram, to, rows, side, side, from, 1.0f, a);
