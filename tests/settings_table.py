@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +82,16 @@ def data_path(typed: Typed) -> Any:
     return sorted(path.name for path in typed.folder.iterdir())
 
 
+def columns(name: str) -> Callable[[Typed], Any]:
+    """A column of `--format csv`: figures differ from time to time, what they are of does not."""
+    return lambda typed: [row[name] for row in csv.DictReader(io.StringIO(out(typed)))]
+
+
+def out_kind(typed: Typed) -> Any:
+    """Whether standard output begins as CSV does."""
+    return out(typed).startswith("model,")
+
+
 PREPARED = "tests/corpus/test_prepare.py::test_every_setting_changes_the_corpus"
 TRAINED = "tests/verbs/test_pretrain.py::test_every_training_setting_changes_the_model"
 LOGGED = "tests/verbs/test_pretrain.py::test_settings_that_change_something_else"
@@ -153,6 +165,7 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "save_total_limit": SESSION + "test_save_total_limit_keeps_the_newest",
         "sample_prompt": f"{LOGGED}[sample_prompt]",
         "gradient_checkpointing": "tests/training/test_memory.py::test_checkpointing_keeps_less_and_changes_nothing",
+        "compile": "tests/training/test_compiled.py::test_compiled_blocks_train_as_the_others_do",
         "report_to": "tests/training/test_trackers.py::test_the_event_file_says_what_the_log_says",
         "on_divergence": "tests/training/test_watchdog.py::test_a_skipped_step_is_an_update_left_out",
         "logging_steps": Differs(["--logging-steps", "1"], lines_with("MFU")),
@@ -201,6 +214,19 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "stride": Differs(["--stride", "1"], out),
         "device": DEVICE,
         "json": Differs(["--json"], out),
+    }),
+    "bench": (["{run}", "--prompt-tokens", "8", "--new-tokens", "4", "--batch", "1", "--repetitions", "1", "--format", "csv"], {
+        "model": Differs(["{other_run}"], columns("model")),
+        "dtype": "tests/verbs/test_bench.py::test_dtype_is_that_of_the_engine",
+        "prompt_tokens": Differs(["--prompt-tokens", "9"], columns("test")),
+        "new_tokens": Differs(["--new-tokens", "5"], columns("test")),
+        "batch": Differs(["--batch", "1,2"], columns("batch")),
+        "depth": "tests/verbs/test_bench.py::test_at_a_depth_only_what_follows_it_is_computed",
+        "repetitions": Differs(["--repetitions", "2"], columns("repetitions")),
+        "threads": "tests/verbs/test_bench.py::test_threads_are_those_of_torch",
+        "device": DEVICE,
+        "format": Differs(["--format", "table"], out_kind),
+        "json": "tests/verbs/test_bench.py::test_json_is_what_python_gets",
     }),
     "runs": ([], {
         "folder": "tests/verbs/test_runs.py::test_a_missing_folder_is_a_usage_error",

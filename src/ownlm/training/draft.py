@@ -14,9 +14,11 @@ from ownlm.corpus.shards import Corpus
 from ownlm.machine.cpu import num_cores
 from ownlm.machine.device import choose_device, choose_dtype
 from ownlm.machine.measure import matmul_rate
+from ownlm.machine.predict import UTILISATION
 from ownlm.model.checkpoint import load_config
 from ownlm.model.config import ModelConfig
 from ownlm.training import setup
+from ownlm.training.compiled import decide
 from ownlm.training.fused import why_not
 from ownlm.training.launched import refuse_device
 from ownlm.training.memory import free_memory
@@ -27,6 +29,7 @@ from ownlm.training.plan import (
     one_length,
     parse_count,
     rows_for,
+    steps_for,
     tokens_per_step_for,
 )
 
@@ -134,6 +137,7 @@ def draft(
         settings["gradient_accumulation_steps"],
         processes,
     )
+    fused = why_not(config, device, settings["gradient_checkpointing"]) is None
     plan = TrainPlan(
         max_steps=0, context=context, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation,
         learning_rate=settings["learning_rate"], muon_learning_rate=settings["muon_learning_rate"],
@@ -143,9 +147,23 @@ def draft(
         dtype=dtype, device=device, threads=threads, flops_per_token=config.flops_per_token(context),
         peak_flops=processes * matmul_rate(dtype, MATMUL_SIZE.get(device.split(":")[0], 1024), device=device),
         world_size=processes, gradient_checkpointing=settings["gradient_checkpointing"],
-        fused=why_not(config, device, settings["gradient_checkpointing"]) is None,
+        fused=fused,
     )  # fmt: skip
+    expected = seconds or _expected_seconds(settings, plan, train.num_tokens)
+    plan = dataclasses.replace(plan, compile=decide(settings["compile"], device, fused, expected))
     return Draft(config, split_to_fit(Case(config, plan, settings, size), free_memory(plan)), size)
+
+
+def _expected_seconds(settings: Mapping[str, Any], plan: TrainPlan, tokens_per_epoch: int) -> float:
+    """Seconds that the asked steps, tokens or epochs will take by their arithmetic."""
+    steps = steps_for(
+        max_steps=settings["max_steps"],
+        tokens=length(settings).tokens,
+        epochs=settings["num_train_epochs"],
+        tokens_per_step=plan.tokens_per_step,
+        tokens_per_epoch=tokens_per_epoch,
+    )
+    return (steps or 0) * plan.tokens_per_step * plan.flops_per_token / (plan.peak_flops * UTILISATION)
 
 
 def threads_each(processes: int) -> int:

@@ -27,7 +27,8 @@ class TrainPlan:
     `flops_per_token` is the cost of training on one token, `peak_flops` the matmul rate of all processes, from one
     measured at the start: together they give the model FLOPs utilisation (MFU) of a step. `learning_rate` is AdamW's peak (embeddings,
     head, norms), `muon_learning_rate` that of the matrices. `gradient_checkpointing`: inner values of blocks are computed
-    again on the way back instead of kept. `fused`: gradients come from our kernels (fused.py), not from autograd.
+    again on the way back instead of kept. `fused`: gradients come from our kernels (fused.py), not from autograd. `compile`:
+    blocks go through torch's compiler (compiled.py).
     """
 
     max_steps: int
@@ -55,6 +56,7 @@ class TrainPlan:
     world_size: int = 1
     gradient_checkpointing: bool = False
     fused: bool = False
+    compile: bool = False
 
     @property
     def rows_per_step(self) -> int:

@@ -107,3 +107,7 @@ def announce(corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, ba
         f"{out.human_count(corpus.split('train').num_tokens)} tokens; {plan.dtype} on {plan.device}, {plan.threads} threads{each}; "
         f"matmul measured at {plan.peak_flops / 1e9:,.0f} GFLOP/s"
     )
+    if plan.compile:
+        out.say(
+            "blocks go through torch's compiler at the first step, which takes about half a minute (--compile no)"
+        )

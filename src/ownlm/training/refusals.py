@@ -21,7 +21,7 @@ LEAST_GRAM_BYTES = 20
 OF_STEPS = (
     "learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "gradient_accumulation_steps",
     "eval_steps", "save_steps", "save_total_limit", "logging_steps", "on_divergence", "allow_overlap",
-    "gradient_checkpointing",
+    "gradient_checkpointing", "compile",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from ownlm.machine.cpu import process_memory
 from ownlm.model.checkpoint import load_config, save_model
 from ownlm.training import draft, out_of_memory, preflight, preflight_shown, refusals, setup, trackers
 from ownlm.training.checkpoint import checkpoints, token_ids
+from ownlm.training.compiled import uncompiled
 from ownlm.training.diverged import explained
 from ownlm.training.follow import Order, begin, shared_out
 from ownlm.training.live import LiveLine
@@ -295,7 +296,8 @@ class Session:
             trainer.model.eval()
             # The window and the interval's seed that `ownlm evaluate` takes: its figures are these.
             window = trainer.model.config.max_position_embeddings
-            content["result"] = evaluate_split(trainer.model, split, context=window)
+            with uncompiled(trainer.plan.compile):
+                content["result"] = evaluate_split(trainer.model, split, context=window)
             write_run(self.output, content)
             write_model_card(self.output, content)
         write_report(self.output)

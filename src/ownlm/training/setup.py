@@ -18,6 +18,7 @@ from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES, config_for
 from ownlm.model.transformer import Transformer
 from ownlm.seeds import derive
+from ownlm.training.compiled import compile_blocks
 from ownlm.training.fused import FusedGradients
 from ownlm.training.loop import Trainer
 from ownlm.training.optimizer import Optimizer
@@ -106,6 +107,8 @@ def build_model(config: ModelConfig, plan: TrainPlan, start: Path | None) -> Tra
     model.gradient_checkpointing = plan.gradient_checkpointing
     if plan.gradient_checkpointing and plan.device == "cpu":
         give_freed_memory_back()
+    if plan.compile:
+        compile_blocks(model)
     return model.to(plan.device)
 
 

@@ -38,6 +38,7 @@ def pretrain(
     per_device_train_batch_size: int | None = None,
     gradient_accumulation_steps: int | None = None,
     gradient_checkpointing: bool = False,
+    compile: Literal["auto", "yes", "no"] = "auto",
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "auto",
@@ -82,6 +83,7 @@ def pretrain(
         per_device_train_batch_size: rows of a micro-batch; default by rule and by free memory.
         gradient_accumulation_steps: micro-batches a step.
         gradient_checkpointing: compute the inner values of blocks again instead of keeping them: less memory, about a third slower.
+        compile: send the blocks through torch's compiler; auto only where the run is long enough to pay for it.
         seed: of initial weights and data order.
         dtype: arithmetic of matrix products; auto is bfloat16 only where the hardware has it.
         device: where to train: cpu, cuda, mps, or auto.
