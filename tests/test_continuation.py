@@ -143,7 +143,7 @@ def test_the_log_probability_is_that_of_all_generated_tokens(model):
 
     for event in model.engine.generate([Request(ids, SamplingSettings(temperature=0.0, max_new_tokens=6))]):
         events.append(event.token_id)
-    scored = model.engine.score([[*ids, *events]])[0]
+    scored = model.engine.score([[*ids, *events]])[0].logprobs
     assert found.logprob == pytest.approx(float(scored[len(ids) - 1 :].sum()), abs=1e-3)
 
 

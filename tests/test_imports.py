@@ -26,12 +26,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"console", "version"},
     "model": {"console", "json_files"},
     "machine": {"console", "model"},
-    "engine": {"console", "model", "machine"},
+    "kernels": set(),
+    "engine": {"console", "model", "machine", "kernels"},
     "corpus": {"console", "seeds", "hub", "version"},
     "evaluation": {"console", "seeds", "corpus", "model", "engine"},
     "export": {"console", "json_files", "hub", "corpus", "model", "version"},
+    "tasks": {"console", "json_files", "locate", "hub", "corpus"},
     "use": {"console", "json_files", "locate", "hub", "corpus", "model", "machine", "engine", "evaluation"},
-    "kernels": set(),
     "training": {
         "kernels", "console", "seeds", "json_files", "locate", "version", "report", "corpus", "model", "machine", "engine",
         "evaluation", "use",
@@ -42,7 +43,7 @@ MAY_IMPORT["front"] = {"verbs", "use", "console", "version"}
 
 GROUPS = {
     "__main__": "front", "cli": "front", "__init__": "front", "__version__": "version",
-    "continuation": "use", "filling": "use", "loaded": "use", "masked": "use", "foreign": "use",
+    "answer_form": "use", "continuation": "use", "filling": "use", "loaded": "use", "masked": "use", "foreign": "use",
     "foreign_open": "use",
     "hub_errors": "hub", "hub_fetch": "hub", "hub_listing": "hub",
 }  # fmt: skip

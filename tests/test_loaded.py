@@ -110,7 +110,8 @@ def test_a_smaller_window_and_another_dtype(run, model):
     found = small.complete("The fox", seed=1, stop="~~~")[0]
     assert 1 + found.prompt_tokens + found.new_tokens <= 16
     exact = ownlm.load(run, dtype="float32")
-    assert {weight.dtype for weight in exact.engine.backend.model.parameters()} == {torch.float32}
+    assert exact.engine.backend.dtype == "float32"
+    assert {weight.dtype for weight in exact.model.parameters()} == {torch.float32}
     with pytest.raises(UsageError, match="device"):
         ownlm.load(run, device="abacus")
 

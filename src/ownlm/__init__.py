@@ -21,7 +21,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ownlm.loaded import load
+    from ownlm.verbs.bench import bench
     from ownlm.verbs.chat import chat
+    from ownlm.verbs.data import data
     from ownlm.verbs.doctor import doctor
     from ownlm.verbs.evaluate import evaluate
     from ownlm.verbs.export import export
@@ -39,7 +41,9 @@ __all__ = [
     "Refused",
     "UsageError",
     "__version__",
+    "bench",
     "chat",
+    "data",
     "doctor",
     "evaluate",
     "export",

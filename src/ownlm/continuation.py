@@ -16,7 +16,7 @@ from ownlm.engine.requests import Request
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.engine.engine import Engine
-    from ownlm.engine.requests import Event, SamplingSettings
+    from ownlm.engine.requests import Constraint, Event, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,7 @@ def continue_texts(
     prompts: Sequence[Prompt],
     settings: Sequence[SamplingSettings],
     stop: Sequence[str] = (),
+    constraint: Constraint | None = None,
 ) -> Iterator[Piece]:
     """Continue prompts, all at the same time; yields text as it becomes certain.
 
@@ -180,6 +181,7 @@ def continue_texts(
         prompts: from `encode_prompt`.
         settings: one for each prompt.
         stop: strings that end a text.
+        constraint: holds each answer to a form.
 
     Raises:
         Refused: a prompt that fills the context window; then nothing is generated.
@@ -188,7 +190,7 @@ def continue_texts(
     writing: dict[tuple[int, int], _Writing] = {}
     try:
         for number, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
-            request_id = engine.submit(Request(prompt.ids, sampling))
+            request_id = engine.submit(Request(prompt.ids, sampling, constraint=constraint))
             numbers[request_id] = number
             for index in range(sampling.n):
                 writing[request_id, index] = _Writing(prompt, sampling.seed, stop)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ownlm.answer_form import constraint_of, stop_ids, stop_strings, token_bytes
+from ownlm.console import output as out
 from ownlm.console.errors import Refused, UsageError
 from ownlm.continuation import Completion, Piece, Prompt, continue_texts, encode_prompt
 from ownlm.json_files import read_object
@@ -15,6 +18,7 @@ from ownlm.locate import RUN_FILE, find_run
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
+    from ownlm.engine.constrained import TokenBytes
     from ownlm.engine.engine import Engine
     from ownlm.engine.requests import SamplingSettings
     from ownlm.model.transformer import Transformer
@@ -43,13 +47,24 @@ class LoadedModel:
         return str(self.path)
 
     def __repr__(self) -> str:
-        parameters = self.model.num_parameters()
+        backend: Any = self.engine.backend
+        counted = backend.config if hasattr(backend, "config") else backend.model
+        parameters = counted.num_parameters()
         return f"LoadedModel({str(self.path)!r}, {parameters:,} parameters, context {self.context:,})"
 
-    @property
+    @cached_property
     def model(self) -> Transformer:
-        """The weights."""
-        return self.engine.backend.model
+        """The weights as a torch model; read when first asked for where the native kernels hold packed ones."""
+        from ownlm.engine.native_backend import NativeBackend
+        from ownlm.engine.opening import torch_model
+
+        backend: Any = self.engine.backend
+        if not isinstance(backend, NativeBackend):
+            return backend.model
+        import torch
+
+        dtype = torch.bfloat16 if backend.dtype == "bfloat16" else torch.float32
+        return torch_model(self.path, "cpu", dtype)
 
     @property
     def context(self) -> int:
@@ -91,6 +106,11 @@ class LoadedModel:
         top_p: float = 1.0,
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        min_new_tokens: int = 0,
+        schema: Mapping[str, Any] | None = None,
+        choices: Sequence[str] = (),
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         num_return_sequences: int = 1,
@@ -98,7 +118,7 @@ class LoadedModel:
         """Yield text as it becomes certain; see `generate`."""
         from ownlm.engine.requests import SamplingSettings
 
-        stop = _stop_strings(stop)
+        stop = stop_strings(stop)
         if max_length is None and max_new_tokens is None:
             max_new_tokens = DEFAULT_NEW_TOKENS
         settings = SamplingSettings(
@@ -107,15 +127,29 @@ class LoadedModel:
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            min_new_tokens=min_new_tokens,
             max_new_tokens=max_new_tokens,
             # Our own <|endoftext|> before the prompt is not part of what the user counts.
             max_length=None if max_length is None else max_length + int(self.tokenizer.ours),
-            stop_token_ids=stop_ids(self.path, self.tokenizer, self.model.config.vocab_size),
+            stop_token_ids=self.stop_ids,
             seed=draw_seed() if seed is None else seed,
             n=num_return_sequences,
         )
         prompts = [self._prompt(p, settings) for p in ([prompt] if isinstance(prompt, str) else prompt)]
-        return continue_texts(self.engine, self.tokenizer, prompts, [settings] * len(prompts), stop)
+        form = None if schema is None and not choices else constraint_of(self.vocabulary, schema, choices)
+        return continue_texts(self.engine, self.tokenizer, prompts, [settings] * len(prompts), stop, form)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        return stop_ids(self.path, self.tokenizer, self.engine.backend.vocab_size)
+
+    @cached_property
+    def vocabulary(self) -> TokenBytes:
+        """What tokens spell, as constraints on the output see it."""
+        return token_bytes(self.tokenizer, self.stop_ids, self.engine.backend.vocab_size)
 
     def _prompt(self, text: str, settings: SamplingSettings) -> Prompt:
         """A prompt; refused when it leaves no room, with the numbers that the user can count."""
@@ -144,14 +178,16 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     max_context: int | None = None,
+    backend: str | None = None,
 ) -> LoadedModel:
     """Open a model for use.
 
     Args:
         model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
         device: cpu, cuda, mps, or auto.
-        dtype: float32, bfloat16, or auto: the stored one (float32 on a CPU without bf16 arithmetic).
+        dtype: float32, bfloat16, int8, int4 (on a CPU), or auto: the stored one.
         max_context: a smaller context window than the model was made for.
+        backend: native, torch; None: native on a CPU where the kernels were built.
 
     Raises:
         UsageError: there is no such model. Refused: the folder holds something else or is damaged.
@@ -166,7 +202,7 @@ def load(
     where = choose_device(device)
     tokenizer = Tokenizer.load(path)
     try:
-        return _native(path, tokenizer, where, dtype, max_context)
+        return _native(path, tokenizer, where, dtype, max_context, backend)
     except NotNative as refusal:
         from ownlm.foreign import load_foreign
 
@@ -174,31 +210,28 @@ def load(
 
 
 def _native(
-    path: Path, tokenizer: Tokenizer, device: str, dtype: str, max_context: int | None
+    path: Path, tokenizer: Tokenizer, device: str, dtype: str, max_context: int | None, backend: str | None
 ) -> LoadedModel:
     """Open a model of a family that is built in."""
-    import torch
-
     from ownlm.engine.engine import Engine
-    from ownlm.engine.torch_backend import chosen_dtype
-    from ownlm.model.checkpoint import load_model, read_config, stored_dtype
+    from ownlm.engine.opening import NOT_BUILT, open_folder
+    from ownlm.model.checkpoint import read_config
     from ownlm.model.encoder_families import is_masked
 
-    content = read_config(path)
-    if is_masked(content):
+    if is_masked(read_config(path)):
         from ownlm.masked import load_masked
 
         return load_masked(path, tokenizer, device=device, dtype=dtype, max_context=max_context)
-    # At once in the dtype that is computed in: converting later would hold the model twice.
-    wanted = chosen_dtype(dtype, stored_dtype(content), torch.device(device))
-    weights = load_model(path, device=device, dtype=wanted)
-    if tokenizer.vocab_size > weights.config.vocab_size:
+    opened = open_folder(path, dtype=dtype, device=device, max_context=max_context, backend=backend)
+    if tokenizer.vocab_size > opened.vocab_size:
         raise Refused(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {weights.config.vocab_size:,}.",
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {opened.vocab_size:,}.",
             where=path,
             why="They do not belong together.",
         )
-    return LoadedModel(path, read_run(path), tokenizer, Engine(weights, dtype=dtype, max_context=max_context))
+    if opened.name == "torch" and device == "cpu" and backend is None:
+        out.say(f"torch computes: {NOT_BUILT} (pip builds them where a C++ compiler is).", style="dim")
+    return LoadedModel(path, read_run(path), tokenizer, Engine(opened))
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:
@@ -237,44 +270,6 @@ def read_run(path: Path) -> dict[str, Any]:
     return {}
 
 
-def stop_ids(path: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ...]:
-    """Tokens that end an answer: the tokenizer's end token and `eos_token_id` of generation_config.json.
-
-    Without that file the one of config.json counts, as in transformers.
-
-    Args:
-        path: the model's folder. vocab_size: of the model.
-
-    Raises:
-        Refused: the file is damaged, or names what is no token of the model.
-    """
-    try:
-        found = [tokenizer.eos_id]
-    except UsageError:  # it names none: then the ids of the model's own files end a text
-        found = []
-    for name in ("generation_config.json", "config.json"):
-        file = path / name
-        if not file.is_file():
-            continue
-        named = read_object(file).get("eos_token_id")
-        for index in named if isinstance(named, list) else [] if named is None else [named]:
-            if type(index) is not int or not 0 <= index < vocab_size:
-                raise Refused(
-                    f"eos_token_id names {index!r}, the model has the tokens 0 to {vocab_size - 1:,}.",
-                    where=file,
-                )
-            found.append(index)
-        break
-    return tuple(dict.fromkeys(found))
-
-
 def draw_seed() -> int:
     """A seed that is short enough to be typed again."""
     return secrets.randbelow(10**9)
-
-
-def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if "" in stops:
-        raise UsageError("an empty stop string would end every text at once.", where="--stop")
-    return stops

@@ -45,6 +45,13 @@ SUBSTITUTIONS = (
     Substitution("quickstart", "--minutes", ("--minutes", "0.03"), "two seconds of training will do"),
     Substitution("quickstart", "", ("--minutes", "0.03"), "the default is five minutes", ("--minutes",)),
     Substitution("quickstart", "", ("--size", "1M"), "the same size on every machine", ("--size",)),
+    Substitution(
+        "bench",
+        "",
+        ("--prompt-tokens", "8", "--new-tokens", "4", "--repetitions", "1"),
+        "the small run has a context of 32",
+        ("--prompt-tokens",),
+    ),
     Substitution("quickstart", "", ("my_texts",), "the standard library is megabytes of text", (SOURCE,)),
 )
 

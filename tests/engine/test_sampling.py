@@ -7,11 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ownlm.console.errors import OwnlmError
 from ownlm.engine import SamplingSettings
 from ownlm.engine.sampling import (
+    adjusted,
     choose,
     filtered_weights,
-    log_probabilities,
+    log_normaliser,
     most_probable,
     penalised,
     uniform,
@@ -96,7 +98,7 @@ def test_the_draw_is_a_function_of_seed_index_and_position() -> None:
 def test_greedy_takes_the_lowest_of_equal_tokens() -> None:
     logits = np.array([1.0, 5.0, 5.0, 5.0], np.float32)
     assert choose(logits, SamplingSettings(temperature=0), np.array([0]), 0) == 1
-    assert [i for i, _ in most_probable(log_probabilities(logits), 2)] == [1, 2]
+    assert most_probable(logits, log_normaliser(logits), 2)[0].tolist() == [1, 2]
 
 
 def test_a_penalty_makes_seen_tokens_less_probable() -> None:
@@ -107,6 +109,40 @@ def test_a_penalty_makes_seen_tokens_less_probable() -> None:
 
 
 def test_log_probabilities_are_normalised_without_overflow() -> None:
-    found = log_probabilities(np.array([1e4, 1e4, -1e4], np.float32))
+    logits = np.array([1e4, 1e4, -1e4], np.float32)
+    ids, found = most_probable(logits, log_normaliser(logits), 3)
+    assert ids.tolist() == [0, 1, 2]
     np.testing.assert_allclose(found[:2], np.log(0.5))
     assert np.exp(found).sum() == pytest.approx(1)
+
+
+def test_presence_and_frequency_penalties_look_at_the_answer_alone() -> None:
+    sampling = SamplingSettings(presence_penalty=0.5, frequency_penalty=0.25)
+    prompt, answer = [0, 1, 1], [3, 3, 5]
+    found = adjusted(LOGITS, sampling, np.array(prompt + answer), np.array(answer))
+    expected = LOGITS.copy()
+    expected[3] -= 0.5 + 2 * 0.25
+    expected[5] -= 0.5 + 0.25
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert LOGITS[3] == -1.0, "the model's own logits stay as they are"
+
+
+def test_bias_and_constraints_and_the_least_length_forbid_tokens() -> None:
+    greedy = {"temperature": 0}
+    seen = np.array([0, 1])
+
+    def chosen(allowed: np.ndarray | None = None, new: int = 0, **changes: object) -> int:
+        sampling = SamplingSettings(**greedy, **changes)  # type: ignore[arg-type]
+        return choose(LOGITS, sampling, np.append(seen, [2] * new), 0, len(seen), allowed)
+
+    best, second = np.argsort(-LOGITS)[:2]
+    assert chosen() == best
+    assert chosen(logit_bias={int(best): -np.inf}) == second
+    assert chosen(logit_bias={6: 8.0}) == 6
+    assert chosen(np.arange(7) == 6) == 6
+    assert chosen(stop_token_ids=(int(best),), min_new_tokens=2, new=1) == second
+    assert chosen(stop_token_ids=(int(best),), min_new_tokens=2, new=2) == best
+    only_the_end = np.arange(7) == best
+    assert chosen(only_the_end, stop_token_ids=(int(best),), min_new_tokens=2) == best
+    with pytest.raises(OwnlmError, match="no token may come next"):
+        chosen(np.arange(7) == 6, logit_bias={6: -np.inf})

@@ -60,8 +60,8 @@ def test_scores_of_a_ragged_batch(form, built):
     ours = load(folder)
     rows = [ours.tokenizer.encode_prompt(text) for text in (*peers.TEXT, "A")]
     for ids, found in zip(rows, ours.engine.score(rows), strict=True):
-        np.testing.assert_allclose(found, peers.their_logprobs(theirs, ids), atol=1e-4)
-        np.testing.assert_allclose(found, ours.engine.score([ids])[0], atol=1e-5)
+        np.testing.assert_allclose(found.logprobs, peers.their_logprobs(theirs, ids), atol=1e-4)
+        np.testing.assert_allclose(found.logprobs, ours.engine.score([ids])[0].logprobs, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["gpt_neox", "mamba"])
@@ -72,8 +72,8 @@ def test_a_row_does_not_depend_on_its_neighbours(form, built):
     settings = SamplingSettings(temperature=1.0, top_k=50, max_new_tokens=12, seed=5, n=2)
     requests = [Request([5, 9, 11 + i][: i + 1], settings) for i in range(3)]
 
-    def events(max_rows: int) -> list[tuple[int, int, int, int, float]]:
-        found = Engine(backend, max_rows=max_rows).generate(requests)
+    def events(max_sequences: int) -> list[tuple[int, int, int, int, float]]:
+        found = Engine(backend, max_sequences=max_sequences).generate(requests)
         return sorted((e.request_id, e.index, n, e.token_id, e.logprob) for n, e in _numbered(found))
 
     together, alone = events(6), events(1)

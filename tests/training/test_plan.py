@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownlm.console.errors import UsageError
+from ownlm.model.sizes import SIZES
 from ownlm.seeds import derive
+from ownlm.training import setup
 from ownlm.training.plan import one_length, parse_count, rows_for, steps_for
 from ownlm.training.schedule import learning_rate_factor
 
@@ -47,3 +49,20 @@ def test_seeds_are_told_apart_by_all_their_parts():
     assert len(seeds) == 8
     assert derive(3, "x", 5) == derive(3, "x", 5)
     assert all(0 <= s < 2**63 for s in seeds)
+
+
+def test_the_size_grows_with_the_time_and_not_beyond_the_text(monkeypatch):
+    monkeypatch.setattr(setup, "num_cores", lambda: 2)
+    names = list(SIZES)
+
+    def chosen(minutes, tokens=10**12, device="cpu"):
+        return names.index(setup.choose_size(minutes * 60, device, "bfloat16", tokens))
+
+    times = [0.1, 1, 10, 100, 1000, 10**7]
+    assert [chosen(minutes) for minutes in times] == sorted(chosen(minutes) for minutes in times)
+    assert chosen(times[0]) == 0 and chosen(times[-1]) == len(names) - 1
+    for tokens in (100_000, 1_000_000, 100_000_000):
+        weights = SIZES[names[chosen(10**7, tokens)]].block_parameters
+        assert weights <= setup.WEIGHTS_A_TOKEN * tokens or weights == SIZES["1M"].block_parameters
+    assert chosen(10**7, 1_000_000) < chosen(10**7)
+    assert chosen(10, device="cuda") > chosen(10)

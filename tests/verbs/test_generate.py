@@ -235,3 +235,69 @@ def test_dtype_is_the_arithmetic(typed):
         assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.1)
     else:
         assert "bf16" in found["bfloat16"]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["ok", "n"],
+    "additionalProperties": False,
+}
+
+
+def test_json_by_a_schema(typed, tmp_path):
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA), encoding="utf-8")
+    options = ["--completion-only", "--temperature", 1.5]
+    answers = []
+    for seed in range(4):
+        code, shown, said = typed("A", "--schema", file, *options, "--seed", seed)
+        found = json.loads(shown)
+        assert code == 0 and "cut" not in said
+        assert found == {"ok": bool(found["ok"]), "n": int(found["n"])} and 0 <= found["n"] <= 99
+        answers.append(shown)
+    assert len(set(answers)) > 1
+    assert typed("A", "--schema", json.dumps(SCHEMA), *options, "--seed", 3)[1] == answers[3]
+    code, shown, said = typed("A", "--schema", file, "--max-new-tokens", 4)
+    assert code == 0 and "1 of 1 answers were cut before their form was complete" in said
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ('{"type": "array", "contains": {}}', '"contains" is not supported'),
+        ('{"properties": {"a": {"minLenght": 2}}}', 'Did you mean "minLength"'),
+        ('{"type": "wrong"}', "Invalid type"),
+        ("{broken", "not JSON"),
+        ("nowhere.json", "no such file"),
+    ],
+)
+def test_a_schema_that_cannot_be_followed_is_refused(typed, schema, says):
+    code, shown, said = typed("The quick", "--schema", schema)
+    assert (code, shown) == (2, "")
+    assert says in said
+
+
+def test_one_of_several_texts(typed, model):
+    options = ["--completion-only", "--temperature", 1.5, "--max-new-tokens", 30]
+    found = {typed("The quick", "--choices", "yes,no,maybe so", *options, "--seed", i)[1] for i in range(8)}
+    assert found <= {"yes\n", "no\n", "maybe so\n"}
+    assert len(found) > 1
+    assert typed("A", "--choices", "a,b", "--choices", "春", *options, "--seed", 1)[1] in ("a,b\n", "春\n")
+    both = typed("A", "--choices", "a,b", "--schema", "{}")
+    assert both[0] == 2 and "only one of them" in both[2]
+    texts = model.generate("The quick", choices=["红", "蓝"], num_return_sequences=4, completion_only=True)
+    assert set(texts) <= {"红", "蓝"}
+
+
+def test_the_model_cannot_end_a_text_before_min_new_tokens(model):
+    for seed in range(30):
+        short = model.complete("The", seed=seed, max_new_tokens=30, temperature=2.0)[0]
+        if short.finish_reason == "stop":
+            longer = model.complete("The", seed=seed, max_new_tokens=30, temperature=2.0, min_new_tokens=30)[
+                0
+            ]
+            assert longer.new_tokens == 30
+            break
+    else:
+        pytest.fail("no text ended by itself")

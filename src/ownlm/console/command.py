@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem
 from ownlm.console import output
 from ownlm.console.settings import ALIASES, ARGUMENTS, parameter_hints
 
-SHORT = {"output": "-o", "config": "-c"}
+SHORT = {"output": "-o", "config": "-c", "rows": "-n"}
 # Their type is text, because a name such as `last` or a hub name is allowed too; the shell completes files.
 PATH_NAMES = {
     "sources",

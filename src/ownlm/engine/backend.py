@@ -1,59 +1,111 @@
-"""What the engine asks of whatever computes the logits; `TorchBackend` is the first, `ForeignBackend` the second."""
+"""What the engine asks of whatever computes: pieces of sequences in, logits or hidden states out.
+
+T tokens of a piece, O of them whose results are wanted, V vocabulary, C width.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 64  # tokens of a cache block; attention is reduced block by block in this unit, left to right
 
 
-class Place(Protocol):
-    """The place of one running sequence: its row in a tile, rows that are decoded together."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some tokens of one sequence that are computed in one step.
 
-    @property
-    def tile(self) -> Any:
-        """Sequences with the same tile are decoded in one call."""
+    Args:
+        sequence: key of the sequence, for backends that keep a cache of their own.
+        ids: int32 [T].
+        start: position of ids[0]; everything before it is in the cache.
+        blocks: int32 [ceil((start + T) / 64)] cache blocks of the sequence, in order.
+        outputs: int32 [O] ascending indices into ids whose results are wanted; may be empty.
+        adapter: 0: none; else a number that `add_adapter` gave.
+    """
 
-    @property
-    def index(self) -> int:
-        """The row."""
+    sequence: int
+    ids: npt.NDArray[np.int32]
+    start: int
+    blocks: npt.NDArray[np.int32]
+    outputs: npt.NDArray[np.int32]
+    adapter: int = 0
 
 
-class Prompted(Protocol):
-    """A prompt that was computed; `logits` [V] are of what follows it."""
+@dataclass(frozen=True)
+class LoraWeights:
+    """Low-rank changes of linear layers: y = x Wᵀ + scale · (x Aᵀ) Bᵀ (Hu et al. 2021, arXiv 2106.09685, eq. 3).
 
-    @property
-    def logits(self) -> npt.NDArray[np.float32]:
-        """float32 [V]."""
+    Args:
+        matrices: name of the layer in our `Transformer` ("blocks.0.attention.q_proj") -> float32 A [r, K], B [O, r].
+        scale: alpha / r.
+    """
+
+    matrices: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    scale: float
 
 
 class Backend(Protocol):
-    """The arithmetic behind the engine. V vocabulary, B rows of a tile.
+    """The arithmetic behind the engine, and the memory of the cache.
 
-    `model` is what `ownlm.engine.scoring` and the evaluation take.
+    Attributes:
+        name: "native", "torch" or "transformers".
+        dtype: of the weights: "float32", "bfloat16", "int8", "int4".
+        vocab_size: V; token ids lie below. hidden_size: C.
+        max_context: tokens of prompt and answer together at most.
+        block_bytes: memory of one cache block, all layers, keys and values.
+        weight_bytes: memory of the weights.
+        promises: one sentence: what stays bit-equal and what does not.
     """
 
-    model: Any
-    device: torch.device
+    name: str
+    dtype: str
+    device: torch.device | str
+    vocab_size: int
+    hidden_size: int
     max_context: int
+    block_bytes: int
+    weight_bytes: int
+    promises: str
 
-    @property
-    def vocab_size(self) -> int:
-        """V; token ids lie below."""
+    def activation_bytes(self, tokens: int, outputs: int) -> int:
+        """Memory that a step of so many tokens takes beside weights and cache, with so many results wanted."""
+
+    def reserve(self, blocks: int) -> None:
+        """Allocate the cache anew; done once by the engine, before the first step."""
+
+    def compute(self, pieces: Sequence[Piece]) -> list[npt.NDArray[np.float32]]:
+        """Logits [O, V] of each piece; the pieces are of different sequences, in any mix of lengths."""
+
+    def hidden(self, pieces: Sequence[Piece]) -> list[npt.NDArray[np.float32]]:
+        """Final hidden states [O, C] of each piece, after the last norm."""
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy the keys and values of a cache block."""
+
+    def release(self, sequence: int) -> None:
+        """The sequence has ended or gives its cache back; nothing to do where blocks hold all of it."""
+
+    def add_adapter(self, adapter: LoraWeights) -> int:
+        """Keep low-rank weights beside the base, unmerged; gives the number for `Piece.adapter`."""
+
+    def remove_adapter(self, number: int) -> None:
+        """Forget an adapter; no sequence may still use it."""
+
+
+@runtime_checkable
+class KeepsOwnCache(Protocol):
+    """A backend that remembers sequences by itself, not in blocks (`block_bytes` 0, empty `Piece.blocks`).
+
+    A prompt then comes in one piece, prefixes are not shared, and nothing is preempted.
+    """
 
     def longest(self, prompt_tokens: int) -> int:
         """Tokens of prompt and answer together at most, for a prompt of this length."""
-
-    def prefill(self, ids: npt.NDArray[np.int64]) -> Any:
-        """Compute a prompt [tokens]; gives a `Prompted`."""
-
-    def allocate(self, prefilled: Any) -> Place:
-        """A place for one sequence that goes on from a prompt; a prompt may get several."""
-
-    def release(self, row: Any) -> None:
-        """The sequence has ended."""
-
-    def decode(self, tile: Any, tokens: dict[int, tuple[int, int]]) -> npt.NDArray[np.float32]:
-        """One token further: row -> (the last token, its position) gives logits [B, V]."""

@@ -1,8 +1,8 @@
 """Choosing the next token of one sequence from its logits. All in numpy, a row at a time: what else is in the
 batch cannot change a draw.
 
-The order of the steps is that of Hugging Face's `generate`: repetition penalty, temperature, top-k, top-p,
-min-p.
+The order of the steps is that of Hugging Face's `generate`: penalties, bias and forbidden tokens, temperature,
+top-k, top-p, min-p.
 """
 
 from __future__ import annotations
@@ -19,23 +19,30 @@ Logits = npt.NDArray[np.float32]
 _MASK = 2**64 - 1
 
 
-def choose(logits: Logits, settings: SamplingSettings, seen: npt.NDArray[np.int64], index: int) -> int:
+def choose(
+    logits: Logits,
+    settings: SamplingSettings,
+    seen: npt.NDArray[np.integer],
+    index: int,
+    prompt_length: int | None = None,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> int:
     """The next token of a sequence.
 
     Args:
         logits: [V], of the position after the last token.
         seen: ids of the prompt and of what was generated, in order [tokens].
         index: number of the sequence in its request.
+        prompt_length: how many of `seen` are the prompt; None: all.
+        allowed: [V], False where a constraint forbids a token.
 
     Raises:
-        OwnlmError: the model gave NaN.
+        OwnlmError: the model gave NaN, or everything is forbidden.
     """
-    if settings.repetition_penalty != 1:
-        logits = penalised(logits, seen, settings.repetition_penalty)
+    answer = seen[len(seen) if prompt_length is None else prompt_length :]
+    logits = adjusted(logits, settings, seen, answer, allowed)
     if settings.temperature == 0 or settings.top_k == 1:
-        token = int(logits.argmax())
-        _check(float(logits[token]))
-        return token
+        return int(logits.argmax())
     weights = filtered_weights(logits, settings)
     sums = weights.cumsum()
     draw = uniform(settings.seed, index, len(seen)) * sums[-1]
@@ -43,7 +50,48 @@ def choose(logits: Logits, settings: SamplingSettings, seen: npt.NDArray[np.int6
     return int(sums.searchsorted(min(draw, np.nextafter(sums[-1], 0)), side="right"))
 
 
-def penalised(logits: Logits, seen: npt.NDArray[np.int64], penalty: float) -> Logits:
+def adjusted(
+    logits: Logits,
+    settings: SamplingSettings,
+    seen: npt.NDArray[np.integer],
+    answer: npt.NDArray[np.integer],
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> Logits:
+    """Logits [V] after penalties, bias and what is forbidden.
+
+    Raises:
+        OwnlmError: they are not finite, or nothing is left.
+    """
+    check_finite(logits)
+    if settings.repetition_penalty != 1:
+        logits = penalised(logits, seen, settings.repetition_penalty)
+    if len(answer) and (settings.presence_penalty or settings.frequency_penalty):
+        logits = logits.copy()
+        tokens, counts = np.unique(answer, return_counts=True)
+        taken = settings.presence_penalty + settings.frequency_penalty * counts
+        logits[tokens] -= taken.astype(np.float32)
+    if settings.logit_bias:
+        logits = logits.copy()
+        logits[list(settings.logit_bias)] += np.array(list(settings.logit_bias.values()), np.float32)
+    if allowed is not None:
+        logits = np.where(allowed, logits, np.float32(-np.inf))
+    if settings.stop_token_ids and len(answer) < settings.min_new_tokens:
+        stops = list(settings.stop_token_ids)
+        if (
+            allowed is None or allowed.sum() > allowed[stops].sum()
+        ):  # a constraint may leave nothing but the end
+            logits = logits.copy()
+            logits[stops] = -np.inf
+    if logits.max() == -math.inf:
+        raise OwnlmError(
+            "no token may come next.",
+            why="logit_bias, min_new_tokens and the constraint together forbid all of them.",
+            do="fewer forbidden tokens",
+        )
+    return logits
+
+
+def penalised(logits: Logits, seen: npt.NDArray[np.integer], penalty: float) -> Logits:
     """Logits [V] with those of the seen tokens divided (positive) or multiplied (negative) by the penalty."""
     changed = logits.copy()
     known = logits[seen]
@@ -54,9 +102,7 @@ def penalised(logits: Logits, seen: npt.NDArray[np.int64], penalty: float) -> Lo
 def filtered_weights(logits: Logits, settings: SamplingSettings) -> npt.NDArray[np.float64]:
     """Unnormalised probabilities [V] after temperature, top-k, top-p and min-p; what was filtered has 0."""
     scaled = logits.astype(np.float64) / settings.temperature
-    highest = float(scaled.max())
-    _check(highest)
-    weights = np.exp(scaled - highest)
+    weights: npt.NDArray[np.float64] = np.exp(scaled - scaled.max())
     if 0 < settings.top_k < len(weights):
         kth = np.partition(weights, -settings.top_k)[-settings.top_k]
         weights[weights < kth] = 0
@@ -93,24 +139,40 @@ def _mix(value: int) -> int:
     return z ^ (z >> 31)
 
 
-def log_probabilities(logits: Logits) -> npt.NDArray[np.float64]:
-    """log softmax [V] in float64, nats."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    return shifted - np.log(np.exp(shifted).sum())
+def log_normaliser(logits: Logits) -> float:
+    """log Σ exp(logits), nats: a token's log-probability is its logit minus this. Sums in float64.
+
+    Raises:
+        OwnlmError: the logits are not finite.
+    """
+    highest = check_finite(logits)
+    return highest + math.log(float(np.exp(logits - np.float32(highest)).sum(dtype=np.float64)))
 
 
-def most_probable(logprobs: npt.NDArray[np.float64], count: int) -> tuple[tuple[int, float], ...]:
-    """(token id, log-probability) of the `count` most probable tokens; equal ones: lower ids first."""
+def most_probable(
+    logits: Logits, normaliser: float, count: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Ids and log-probabilities [count] of the most probable tokens, best first; equal ones: lower ids first."""
+    count = min(count, len(logits))
     if count == 0:
-        return ()
-    ids = np.argsort(-logprobs, kind="stable")[:count]
-    return tuple((int(i), float(logprobs[i])) for i in ids)
+        return np.zeros(0, np.int64), np.zeros(0)
+    least = np.partition(logits, -count)[-count]
+    found = np.flatnonzero(logits >= least)
+    ids = found[np.argsort(-logits[found], kind="stable")][:count]
+    return ids, logits[ids].astype(np.float64) - normaliser
 
 
-def _check(highest: float) -> None:
+def check_finite(logits: Logits) -> float:
+    """The largest logit.
+
+    Raises:
+        OwnlmError: NaN or infinity is among them.
+    """
+    highest = float(logits.max())
     if not math.isfinite(highest):
         raise OwnlmError(
             "the model's output is not a finite number.",
             why="Its weights are damaged, or training diverged.",
             do="ownlm runs, and an earlier checkpoint",
         )
+    return highest

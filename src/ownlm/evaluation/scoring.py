@@ -78,7 +78,11 @@ def score_documents(
     device: str | None = None,
     autocast: bool = False,
 ) -> DocumentScores:
-    """Negative log-likelihood of documents.
+    """Negative log-likelihood of documents, on the torch model, whole batches of windows at once.
+
+    Training has no other model, and figures of a run must not change with what was built on a machine. The engine gives
+    the same figures up to rounding, a text at a time in the order of addition that generating needs, which on torch
+    costs several times as much.
 
     Args:
         documents: token ids [tokens] of each, with the leading <|endoftext|>.

@@ -19,6 +19,6 @@ def sample(trainer: Trainer, corpus: Corpus, step: int) -> str:
         temperature=0.8, max_new_tokens=min(SAMPLE_TOKENS, plan.context - len(prompt)), seed=derive(plan.seed, "sample", step) % 2**32,
         stop_token_ids=(tokenizer.eos_id,),
     )  # fmt: skip
-    events = Engine(trainer.model, device=plan.device).generate([Request(prompt, settings)])
+    events = Engine(trainer.model, device=plan.device, backend="torch").generate([Request(prompt, settings)])
     written = [e.token_id for e in events if e.token_id not in (None, tokenizer.eos_id)]
     return tokenizer.decode(written).rstrip("\ufffd")  # the last token may end inside a character

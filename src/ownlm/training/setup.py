@@ -29,28 +29,27 @@ CALIBRATION_SECONDS = 8.0
 DEFAULT_CONTEXT = 256  # tokens; longer windows cost attention and gain little before about 30M parameters
 
 # Sustained training arithmetic a core does, in FLOP/s: only to choose a size by rule, never shown as a measurement.
-ASSUMED_CORE_FLOPS = {"float32": 4e10, "bfloat16": 9e10}
+ASSUMED_CORE_FLOPS = {"float32": 6e10, "bfloat16": 2.5e11}
 ASSUMED_GPU_FLOPS = 1e14
+# What training must be able to see of a size, tokens for each weight of the blocks' matrices. Compute-optimal training
+# takes about 20 (Hoffmann et al. 2022, arXiv 2203.15556), where every FLOP costs the same; on a CPU those of a wider
+# model are cheaper, and runs of minutes did best with far fewer (docs/log.md).
+TOKENS_A_WEIGHT = {"cpu": 2, "cuda": 20}
+WEIGHTS_A_TOKEN = 5  # at most, of the text: a larger model would learn little text by heart
 
 
 def choose_size(seconds: float | None, device: str, dtype: str, train_tokens: int, processes: int = 1) -> str:
-    """The largest size whose training the time allows, by rule.
-
-    Compute-optimal training spends C = 6·N·D FLOPs with D about 20·N (Hoffmann et al. 2022, arXiv 2203.15556);
-    minutes-long runs on little text did best with fewer tokens a weight, about 6, because small models waste
-    a CPU's matrix units (docs/log.md). Text that would be seen more than about 30 times asks for a smaller model.
-    """
+    """The largest size whose training the time allows and the text can feed, by rule."""
     if seconds is None:
         return "10M"
-    if device.startswith("cuda"):
-        rate = ASSUMED_GPU_FLOPS * processes
-    else:
-        rate = ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
-    compute = rate * seconds
+    on_gpu = device.startswith("cuda")
+    rate = ASSUMED_GPU_FLOPS * processes if on_gpu else ASSUMED_CORE_FLOPS[dtype] * min(num_cores(), 16)
+    least = TOKENS_A_WEIGHT["cuda" if on_gpu else "cpu"]
     best = "1M"
     for name, row in SIZES.items():
-        affordable = compute / (6 * row.block_parameters)
-        if affordable >= 6 * row.block_parameters and row.block_parameters <= 30 * train_tokens / 6:
+        weights = row.block_parameters
+        tokens = rate * seconds / (6 * weights)  # C = 6·N·D
+        if tokens >= least * weights and weights <= WEIGHTS_A_TOKEN * train_tokens:
             best = name
     return best
 

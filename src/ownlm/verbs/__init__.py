@@ -40,6 +40,8 @@ VERBS = {
     "score": Entry(
         "check", "The probability of every token; the strangest places of files; rank candidates."
     ),
+    "bench": Entry("check", "Tokens a second: reading prompts and writing, beside the memory's rate."),
+    "data": Entry("keep", "Data for fine-tuning: check it, show how a model reads it, write an example."),
     "runs": Entry("keep", "The runs below a folder; those that saw a document; runs compared on one page."),
     "export": Entry(
         "keep", "A model as a folder for other tools: another dtype, another format, to the hub."

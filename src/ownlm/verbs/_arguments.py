@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ownlm.console import output as out
 from ownlm.console.errors import Refused, UsageError
@@ -52,6 +54,26 @@ def read_file(path: Path) -> str:
     if decoded.replaced:
         out.warn(f"{path}: {decoded.replaced:,} characters could not be decoded and are shown as \ufffd.")
     return decoded.text
+
+
+def read_schema(word: str) -> dict[str, Any]:
+    """The JSON schema that an argument means: JSON as it is typed, or a file (`@file` too).
+
+    Raises:
+        UsageError: no such file, or no JSON object.
+    """
+    typed = word.lstrip().startswith("{")
+    text = word if typed else read_file(Path(word.removeprefix("@")))
+    where = "--schema" if typed else word
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"not JSON: {error}.", where=where) from None
+    if not isinstance(found, dict):
+        raise UsageError(
+            "a JSON schema is an object.", where=where, do='{"type": "object", "properties": {}}'
+        )
+    return found
 
 
 def read_stdin() -> str:

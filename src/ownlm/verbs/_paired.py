@@ -125,7 +125,7 @@ def _bits(folder: Path, split: Split, units: Units) -> Sums:
     from ownlm.evaluation.scoring import score_documents
     from ownlm.loaded import load
 
-    loaded = load(folder, dtype="float32")
+    loaded = load(folder, dtype="float32", backend="torch")
     if units.kind != "documents":
         return _block_bits(loaded, split, len(units.bytes))
     documents = (split.document(number) for number in range(split.num_documents))

@@ -51,7 +51,9 @@ def evaluate(
 
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"{batch_size} windows at once; it must be at least 1.", where="--batch-size")
-    loaded = load(model, device=device, dtype="float32")  # loads torch only when there is such a model
+    loaded = load(
+        model, device=device, dtype="float32", backend="torch"
+    )  # loads torch only when there is such a model
     from ownlm.evaluation.evaluate import evaluate_documents
     from ownlm.machine.device import choose_dtype
     from ownlm.masked import MaskedModel
@@ -62,7 +64,7 @@ def evaluate(
         return _masked.evaluate(
             loaded, texts, stride=stride, batch_size=batch_size, seed=seed, dtype=dtype, json=json
         )
-    choose_dtype(dtype, loaded.engine.backend.device.type)
+    choose_dtype(dtype, str(loaded.engine.backend.device))
     what, documents, size = _documents(loaded, texts)
     figures = evaluate_documents(
         loaded.model,

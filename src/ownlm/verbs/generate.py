@@ -29,12 +29,17 @@ def generate(
     top_p: float = 1.0,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    min_new_tokens: int = 0,
+    schema: str | dict[str, Any] | None = None,
+    choices: list[str] = [],  # noqa: B006
     stop: list[str] = [],  # noqa: B006
     seed: int | None = None,
     num_return_sequences: int = 1,
     completion_only: bool = False,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto",
     json: bool = False,
 ) -> str | list[str]:
     """Continue a text.
@@ -57,16 +62,21 @@ def generate(
         top_p: sample from the smallest set of tokens that together reach this probability.
         min_p: leave out tokens less probable than this share of the most probable one.
         repetition_penalty: above 1 makes tokens that were seen less probable.
+        presence_penalty: taken from the logit of every token that the answer holds already.
+        frequency_penalty: taken from a token's logit once for each time that the answer holds it.
+        min_new_tokens: tokens of the answer at least; the model cannot end the text before.
+        schema: a JSON schema, as a file or as it is typed: the answer is JSON that it accepts.
+        choices: the answer is one of these texts: "yes,no", or repeated for texts that hold a comma.
         stop: end when this text appears, which is not printed; may be repeated.
         seed: of the draws; the same seed gives the same text. Drawn and shown when not given.
         num_return_sequences: texts for each prompt.
         completion_only: print what is new, without the prompt.
         device: cpu, cuda, mps, or auto.
-        dtype: float32, bfloat16, or auto: as the model is stored.
+        dtype: float32, bfloat16, int8, int4 (on a CPU), or auto: as the model is stored.
         json: print texts, token counts, finish reasons and seed as JSON.
     """
     from ownlm.loaded import draw_seed, load
-    from ownlm.verbs._arguments import read_argument
+    from ownlm.verbs._arguments import read_argument, read_schema
 
     if num_return_sequences < 1:
         what = f"{num_return_sequences} texts; it must be at least 1."
@@ -86,6 +96,11 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            min_new_tokens=min_new_tokens,
+            schema=schema,
+            choices=choices,
             stop=stop,
             seed=seed,
             num_return_sequences=num_return_sequences,
@@ -99,6 +114,11 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "min_new_tokens": min_new_tokens,
+        "schema": read_schema(schema) if isinstance(schema, str) else schema,
+        "choices": choices[0].split(",") if len(choices) == 1 else choices,
         "stop": stop,
         "seed": drawn,
         "num_return_sequences": num_return_sequences,
@@ -129,8 +149,14 @@ def generate(
             for text in shown:
                 out.result(text, end="\n\n")
         _closing(loaded, found, seconds)
+        cut = sum(c.finish_reason == "length" for c in found) if schema or choices else 0
+        if cut:
+            out.warn(
+                f"{cut} of {len(found)} answers were cut before their form was complete (--max-new-tokens for more)."
+            )
         if seed is None and temperature > 0:
-            again = _again(loaded, prompts, sampling, device, dtype, completion_only)
+            typed = {**sampling, "schema": schema, "choices": choices}
+            again = _again(loaded, prompts, typed, device, dtype, completion_only)
             out.say(f"The same text again: {again}", style="dim")
     return shown[0] if alone else shown
 
@@ -186,7 +212,7 @@ def _closing(loaded: LoadedModel, found: list[Completion], seconds: float) -> No
 
 def _reason(loaded: LoadedModel, completion: Completion) -> str:
     prompt = completion.prompt_tokens + int(loaded.tokenizer.ours)
-    full = prompt + completion.new_tokens >= loaded.engine.backend.longest(prompt)
+    full = prompt + completion.new_tokens >= loaded.engine.longest(prompt)
     return "window" if completion.finish_reason == "length" and full else completion.finish_reason
 
 

@@ -66,7 +66,9 @@ def score(
         raise UsageError("does nothing with --rank, which shows every candidate.", where="--top")
     if rank is not None and texts:
         raise UsageError("--rank reads a file; TEXT cannot be scored in the same command.", where=texts[0])
-    loaded = load(model, device=device, dtype="float32")  # loads torch only when there is such a model
+    loaded = load(
+        model, device=device, dtype="float32", backend="torch"
+    )  # loads torch only when there is such a model
     from ownlm.masked import MaskedModel
     from ownlm.verbs import _masked
 

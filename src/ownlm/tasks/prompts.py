@@ -1,0 +1,29 @@
+"""The instruction that turns a pair into a conversation, for models that translate or summarize in words."""
+
+from __future__ import annotations
+
+from ownlm.tasks.items import Chat, Item, Pair
+from ownlm.tasks.shapes import language_name
+
+
+def as_chat(item: Item, task: str) -> Chat | None:
+    """The conversation that an item of a task stands for; None where the task is not one of words."""
+    if isinstance(item, Chat):
+        return item
+    if not isinstance(item, Pair) or task not in ("translation", "summarization"):
+        return None
+    return Chat(
+        item.where,
+        (
+            {"role": "user", "content": f"{instruction(task, item.languages)}\n\n{item.source}"},
+            {"role": "assistant", "content": item.target},
+        ),
+    )
+
+
+def instruction(task: str, languages: tuple[str, str] = ("", "")) -> str:
+    """What is asked for: "Translate from English to German:"; without languages "Translate:"."""
+    if task == "summarization":
+        return "Summarize:"
+    source, target = map(language_name, languages)
+    return f"Translate from {source} to {target}:" if source and target else "Translate:"
