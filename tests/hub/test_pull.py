@@ -117,9 +117,12 @@ def test_a_process_that_is_interrupted(hub, model_files, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Handler, "_bytes", slowly)
         words = [sys.executable, "-m", "ownlm", "pull", NAME, "-o", "model"]
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        heard = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             words, cwd=tmp_path, env=environment(hub, tmp_path), stderr=subprocess.PIPE
         )
+        signal.signal(signal.SIGINT, heard)
         parts = tmp_path / "model" / ".ownlm-pull"
         until = time.monotonic() + 15
         while time.monotonic() < until and not any(p.stat().st_size for p in parts.glob("*.part")):

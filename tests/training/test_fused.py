@@ -177,3 +177,13 @@ def test_without_the_library_training_goes_through_torch(corpus, tmp_path):
         )  # fmt: skip
         found[native] = done.stdout.strip().splitlines()[-1]
     assert found == {"0": "false", "1": "true"}
+
+
+@pytest.mark.parametrize("matrix", ["q_proj", "k_proj", "v_proj"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weight_that_is_not_a_number_is_seen_in_the_loss(matrix, dtype):
+    model = filled(SMALL)
+    getattr(model.blocks[0].attention, matrix).weight.data[3, 5] = float("nan")
+    ids, targets = batch(2, 64)
+    loss = FusedGradients(model, dtype).loss_sum(ids, targets, None)
+    assert torch.isnan(loss)

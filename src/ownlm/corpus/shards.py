@@ -161,6 +161,21 @@ class Split:
             found = "is missing" if size < 0 else f"has {size:,} bytes instead of {expected:,}"
             raise Refused(f"the shard {found}.", where=path, why=DAMAGED, do="ownlm prepare … --overwrite")
 
+    def verify(self) -> None:
+        """Read every shard once and compare its hash with the manifest's.
+
+        Raises:
+            Refused: a shard holds other tokens than `prepare` wrote.
+        """
+        for shard in self._shards:
+            path = self.corpus.path / Path(shard["file"]).name
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                    why = f"Its hash is not that in {MANIFEST}. {DAMAGED}"
+                    raise Refused(
+                        "the shard was changed.", where=path, why=why, do="ownlm prepare … --overwrite"
+                    )
+
     def _shard(self, number: int) -> np.ndarray:
         if number not in self._maps:
             path = self.corpus.path / Path(self._shards[number]["file"]).name
@@ -297,6 +312,15 @@ class Corpus(os.PathLike[str]):
         if name not in self._splits:
             self._splits[name] = Split(self, name)
         return self._splits[name]
+
+    def verify(self) -> None:
+        """Read all shards once and compare their hashes with the manifest's.
+
+        Raises:
+            Refused: a shard holds other tokens than `prepare` wrote.
+        """
+        for name in SPLITS:
+            self.split(name).verify()
 
     @cached_property
     def source_paths(self) -> list[str]:

@@ -45,9 +45,10 @@ static inline void clear_outside(bfloat16* row, int64_t start, int64_t stop, int
 }
 
 // e^x of 16 numbers, as `exponential` in numbers.h: x at least -60, and not far above 0 where probabilities come out.
+// The maximum of NaN and a number is its second operand: NaN stays.
 static inline __m512 exponentials(__m512 x) {
     const __m512 magic = _mm512_set1_ps(12582912.0f);
-    x = _mm512_max_ps(x, _mm512_set1_ps(-60.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-60.0f), x);
     const __m512 whole = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), magic), magic);
     __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
     rest = _mm512_fmadd_ps(whole, _mm512_set1_ps(2.12194440e-4f), rest);

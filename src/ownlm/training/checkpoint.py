@@ -6,13 +6,15 @@ Data order, dropout and sampling are functions of (seed, step), so the step is a
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ownlm.console.errors import Refused, UsageError
+from ownlm.console.errors import OwnlmError, Refused
 from ownlm.json_files import read_object
 from ownlm.model.checkpoint import load_model, save_model, save_tensors, write_json
 from ownlm.model.transformer import Transformer
@@ -72,12 +74,26 @@ def load_checkpoint(folder: Path, model: Transformer, optimizer: Optimizer) -> d
         state: dict[str, object] = read_object(folder / "state.json")
         stored = load_model(folder, device=next(model.parameters()).device)
         tensors = load_file(folder / "optimizer.safetensors")
+        missing = [name for name in ("step", "seconds") if name not in state]
+        missing += [name for name in optimizer.state_tensors() if name not in tensors]
     except FileNotFoundError as error:
-        raise UsageError(
-            "not a complete checkpoint.", where=folder, why=f"Missing: {error.filename}."
-        ) from None
+        raise _damaged(folder, f"Missing: {error.filename}.") from None
+    except (OwnlmError, SafetensorError) as error:
+        raise _damaged(folder, str(error)) from None
+    if missing:
+        raise _damaged(folder, f"Missing: {missing[0]}.")
     if stored.config != model.config:
         raise Refused("the checkpoint is of another model than the run.", where=folder)
     model.load_state_dict(stored.state_dict())
     optimizer.load_state_tensors(tensors)
     return state
+
+
+def _damaged(folder: Path, why: str) -> Refused:
+    aside = folder.with_name(folder.name + "-damaged")
+    return Refused(
+        "the checkpoint is damaged.",
+        where=folder,
+        why=why,
+        do=f"mv {shlex.quote(str(folder))} {shlex.quote(str(aside))}, then --resume goes on from the one before",
+    )

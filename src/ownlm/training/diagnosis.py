@@ -239,7 +239,7 @@ def diagnose(
         if not loss <= highest and again.loss <= highest:
             blame, cause = _not_again(plan.dtype, again.loss)
         elif not loss <= highest:
-            blame, cause = _weights_or_text(model, batches, at_once, again.loss, last)
+            blame, cause = _weights_or_text(model, batches, at_once, highest, last)
         else:
             blame, cause = "unknown", "The loss is normal, so it began in the backward pass."
     worst = sorted(range(batches.rows), key=lambda row: _badness(again.losses[row]), reverse=True)
@@ -265,13 +265,13 @@ def _not_again(dtype: str, loss: float) -> tuple[str, str]:
 
 
 def _weights_or_text(
-    model: Transformer, batches: Batches, at_once: int, loss: float, last: Accepted | None
+    model: Transformer, batches: Batches, at_once: int, highest: float, last: Accepted | None
 ) -> tuple[str, str]:
     """(blame, cause) of a loss that is too high: bad weights are bad for the text of an earlier step too."""
     if last is None:
         return "unknown", "There is no earlier step to compare with."
     before = forward_again(model, batches.pairs(last.step - 1, 0, batches.rows), at_once).loss
     said = f"The text of step {last.step:,} had a loss of {last.loss:.4f} and has {before:.4f} now: "
-    if before <= (last.loss + loss) / 2:
+    if before <= highest:
         return "text", said + "the weights are sound, the text of this step is what is unusual."
     return "weights", said + "the weights are the cause, not this text."

@@ -22,7 +22,7 @@ class RunLog:
 
     def write(self, kind: str, **values: Any) -> None:
         """One line: {"kind": kind, **values}; floats are rounded to what is meaningful."""
-        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        rounded = {k: _rounded(v) if isinstance(v, float) else v for k, v in values.items()}
         self._file.write(json.dumps({"kind": kind, **rounded}, ensure_ascii=False) + "\n")
         self._file.flush()
         self._tracker({"kind": kind, **rounded})
@@ -62,3 +62,8 @@ def cut_log(path: Path, step: int) -> int:
     )
     temporary.replace(path)
     return len(lines) - len(kept)
+
+
+def _rounded(value: float) -> float:
+    """Six decimals, of small numbers six digits: a learning rate of 1e-7 is not 0."""
+    return round(value, 6) if abs(value) >= 0.1 else float(f"{value:.6g}")

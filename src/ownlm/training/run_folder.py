@@ -11,6 +11,7 @@ from typing import Any
 
 from ownlm import __version__
 from ownlm.console.errors import UsageError
+from ownlm.console.lock import LOCK
 from ownlm.json_files import read_object
 from ownlm.locate import RUN_FILE
 from ownlm.model.checkpoint import write_json
@@ -67,7 +68,7 @@ def refuse_output(path: Path, overwrite: bool) -> None:
         return
     if not path.is_dir():
         raise UsageError("the output is a file, a folder is needed.", where=path, do="another -o")
-    if not any(path.iterdir()):
+    if all(inside.name == LOCK for inside in path.iterdir()):
         return
     if not (path / "run.json").exists():
         raise UsageError(

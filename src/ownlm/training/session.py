@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from collections.abc import Collection
@@ -17,22 +18,26 @@ from ownlm.console.errors import (
     UsageError,
     is_disk_full,
 )
+from ownlm.console.lock import only_one
 from ownlm.corpus.batches import Batches
 from ownlm.corpus.shards import Corpus
 from ownlm.machine.cpu import process_memory
-from ownlm.model.checkpoint import load_config, save_model
+from ownlm.model.checkpoint import load_config, load_model, save_model
+from ownlm.model.config import ModelConfig
+from ownlm.model.transformer import Transformer
 from ownlm.training import draft, out_of_memory, preflight, preflight_shown, refusals, setup, trackers
 from ownlm.training.checkpoint import checkpoints, token_ids
 from ownlm.training.compiled import uncompiled
 from ownlm.training.diverged import explained
 from ownlm.training.follow import Order, begin, shared_out
+from ownlm.training.fused import why_not
 from ownlm.training.live import LiveLine
 from ownlm.training.log import cut_log
 from ownlm.training.loop import Trainer
 from ownlm.training.memory import free_memory
 from ownlm.training.memory_fit import Case, changed_with_resume, check_memory
 from ownlm.training.parallel import LostProcess, Processes
-from ownlm.training.plan import TrainPlan, refuse_numbers, steps_for
+from ownlm.training.plan import MOST_STEPS, TrainPlan, refuse_numbers, steps_for
 from ownlm.training.record import announce, describe, prepare_folder
 from ownlm.training.run_folder import (
     Run,
@@ -83,6 +88,7 @@ class Session:
         corpus = Corpus.open(Path(settings["corpus"]))
         refuse_output(self.output, settings["overwrite"])
         refusals.idle_settings(self.given, settings, corpus)
+        corpus.verify()
         start = self._start_model(corpus, settings["from_"])
         drafted = draft.draft(settings, corpus, start, length.seconds, self.processes.count)
         plan = drafted.plan
@@ -99,13 +105,17 @@ class Session:
         preflight_shown.show(looked)
         if settings["dry_run"]:
             return Run(self.output, content)
-        claim_output(self.output, settings["overwrite"])
-        prepare_folder(self.output, corpus, drafted.config, content)
-        order = Order(
-            "train", drafted.config, plan, self.output, start, on_divergence=settings["on_divergence"]
-        )
-        with self._memory_told(order, content):
-            return self._train(self._begun(order, corpus), corpus, content)
+        if start is not None:
+            load_model(start)  # damaged weights are refused before anything is replaced
+        self.output.mkdir(parents=True, exist_ok=True)
+        with only_one(self.output):
+            claim_output(self.output, settings["overwrite"])
+            prepare_folder(self.output, corpus, drafted.config, content)
+            order = Order(
+                "train", drafted.config, plan, self.output, start, on_divergence=settings["on_divergence"]
+            )
+            with self._memory_told(order, content):
+                return self._train(self._begun(order, corpus), corpus, content)
 
     def _decided(
         self, corpus: Corpus, drafted: draft.Draft, batches: Batches, length: draft.Length, start: Path | None
@@ -126,6 +136,10 @@ class Session:
         if steps is None:
             assert length.seconds is not None
             steps, per_step = self._calibrated(corpus, drafted, start, length.seconds)
+        if steps > MOST_STEPS:
+            raise UsageError(
+                f"that would be {steps:,} steps.", do="--max-steps, --minutes or --tokens with less"
+            )
         intervals = {name: settings[name] for name in ("warmup_steps", "eval_steps", "save_steps")}
         return draft.with_samples(drafted.plan.with_steps(steps, **intervals), per_step), per_step
 
@@ -141,10 +155,14 @@ class Session:
     def resume(self) -> Run:
         """Go on with the unfinished run in the output folder, as if it had never stopped."""
         content = read_run(self.output)
+        with only_one(self.output):
+            return self._resumed(content)
+
+    def _resumed(self, content: dict[str, Any]) -> Run:
         refusals.other_run(content, self.given, self.settings, self.output)
         settings = refusals.change_with_resume(content, self.given, self.settings, self.defaults)
         trackers.require(settings["report_to"])
-        if content.get("finished"):
+        if content.get("finished") and (self.output / "report.html").exists():
             raise UsageError(
                 "this run is finished.",
                 where=self.output,
@@ -157,6 +175,12 @@ class Session:
                 where=corpus.path,
                 why="Its hash differs from run.json.",
             )
+        corpus.verify()
+        if content.get(
+            "finished"
+        ):  # killed after the last step: what is missing is the full pass and the report
+            self._score(load_model(self.output), corpus, content)
+            return Run(self.output)
         plan, pieces = changed_with_resume(
             shared_out(content, self.processes.count), self.given, self.settings
         )
@@ -164,6 +188,8 @@ class Session:
         config = load_config(found[-1] if found else self.output)
         start = self._start_model(corpus, content["settings"].get("from_")) if not found else None
         last = found[-1] if found else None
+        plan, without = _without_kernels(config, plan)
+        pieces |= without
         order = Order("train", config, plan, self.output, start, last, settings["on_divergence"])
         with self._memory_told(order, content):
             trainer = self._begun(order, corpus)
@@ -283,21 +309,32 @@ class Session:
         write_run(self.output, content)
         write_model_card(self.output, content)
         out.say(f"model written to {self.output} after {out.human_seconds(time.monotonic() - self.started)}")
-        self._score(trainer, corpus, content)
+        with uncompiled(trainer.plan.compile):
+            self._score(trainer.model, corpus, content)
         return Run(self.output)
 
-    def _score(self, trainer: Trainer, corpus: Corpus, content: dict[str, Any]) -> None:
+    def _score(self, model: Transformer, corpus: Corpus, content: dict[str, Any]) -> None:
         """One full pass over the validation text with the function `evaluate` uses; then the report."""
         from ownlm.evaluation.scoring import evaluate_split
         from ownlm.report import write_report
 
         split = corpus.split("validation")
         if split.num_bytes:
-            trainer.model.eval()
+            model.eval()
             # The window and the interval's seed that `ownlm evaluate` takes: its figures are these.
-            window = trainer.model.config.max_position_embeddings
-            with uncompiled(trainer.plan.compile):
-                content["result"] = evaluate_split(trainer.model, split, context=window)
+            window = model.config.max_position_embeddings
+            content["result"] = evaluate_split(model, split, context=window)
             write_run(self.output, content)
             write_model_card(self.output, content)
         write_report(self.output)
+
+
+def _without_kernels(config: ModelConfig, plan: TrainPlan) -> tuple[TrainPlan, dict[str, Any]]:
+    """The plan, and what is to be recorded, of a run that began on the native kernels where they cannot be used now."""
+    reason = why_not(config, plan.device, plan.gradient_checkpointing)
+    if not plan.fused or reason is None:
+        return plan, {}
+    out.say(
+        f"The run began on the native kernels and goes on through torch ({reason}): equal up to rounding."
+    )
+    return dataclasses.replace(plan, fused=False), {"fused": False}

@@ -77,10 +77,28 @@ def runs(
 def _list(folder: Path, as_json: bool) -> list[dict[str, Any]]:
     from ownlm.locate import list_runs
 
-    rows = [_row(run.path, run.facts, run.problem) for run in list_runs(folder)]
+    rows = [_row(run.path, *_checked(run.facts, run.problem)) for run in list_runs(folder)]
     if out.from_cli():
         _show(folder, rows, as_json)
     return rows
+
+
+# What the table formats: (part of run.json, field, type).
+TYPES = (
+    ("model", "parameters", int), ("plan", "max_steps", int), ("cost", "tokens", int), ("cost", "seconds", (int, float)),
+)  # fmt: skip
+
+
+def _checked(facts: dict[str, Any], problem: str) -> tuple[dict[str, Any], str]:
+    """(what run.json says, what is wrong with it); of a file that somebody else wrote nothing is taken."""
+    for part in ("model", "plan", "cost", "result", "data"):
+        if not isinstance(facts.get(part) or {}, dict):
+            return {}, f"run.json is damaged: {part} is no object"
+    for part, field, kind in TYPES:
+        value = (facts.get(part) or {}).get(field)
+        if value is not None and not isinstance(value, kind):
+            return {}, f"run.json is damaged: {part}.{field} is no number"
+    return facts, problem
 
 
 def _row(path: Path, facts: dict[str, Any], problem: str) -> dict[str, Any]:
