@@ -96,7 +96,9 @@ class NativeBackend:
                 where=folder,
                 do=f"--dtype int{bits}",
             )
-        return cls(config, stored_weights(folder), dtype, max_context=max_context, threads=threads)
+        return cls(
+            config, stored_weights(folder, in_turn=True), dtype, max_context=max_context, threads=threads
+        )
 
     @property
     def threads(self) -> int:

@@ -158,8 +158,11 @@ def config_of(folder: Path) -> tuple[ModelConfig, int | None]:
     return from_hugging_face({k: v for k, v in content.items() if k != "quantization_config"}, where), bits
 
 
-def stored_weights(folder: Path) -> Iterator[tuple[str, Tensor | Quantized]]:
-    """(our name, values) of a folder's weights one by one, each in memory of its own.
+def stored_weights(folder: Path, *, in_turn: bool = False) -> Iterator[tuple[str, Tensor | Quantized]]:
+    """(our name, values) of a folder's weights one by one.
+
+    Args:
+        in_turn: all in the same memory, each until the next one comes; else each in memory of its own.
 
     Raises:
         UsageError: no model there. Refused: missing or misshapen weights, names that do not belong, NaN.
@@ -187,14 +190,15 @@ def stored_weights(folder: Path) -> Iterator[tuple[str, Tensor | Quantized]]:
             transposed,
             family.prefix,
         )
+        memory = torch.empty(stored.largest(), dtype=torch.uint8) if in_turn else None
         for theirs, name in floats.items():
-            tensor = stored.read(places[theirs])
+            tensor = stored.read(places[theirs], memory)
             _refuse_nan(tensor, theirs, folder)
             yield name, tensor.T.contiguous() if theirs in transposed else tensor
         for theirs, name in quantised.items():
             scales = stored.read(theirs + SCALE)
             _refuse_nan(scales, theirs + SCALE, folder)
-            yield name, Quantized(stored.read(theirs), scales, bits or 0, parameters[name].shape[1])
+            yield name, Quantized(stored.read(theirs, memory), scales, bits or 0, parameters[name].shape[1])
 
 
 def _check_quantised(stored: StoredWeights, wanted: Mapping[str, Tensor], bits: int | None) -> None:

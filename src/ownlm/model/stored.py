@@ -137,10 +137,17 @@ class StoredWeights:
         """Bytes of all tensors together."""
         return sum(entry.end - entry.begin for entry in self.entries.values())
 
-    def read(self, name: str) -> Tensor:
-        """A tensor in its stored dtype, in memory of its own."""
+    def largest(self) -> int:
+        """Bytes of the largest tensor."""
+        return max((entry.end - entry.begin for entry in self.entries.values()), default=0)
+
+    def read(self, name: str, memory: Tensor | None = None) -> Tensor:
+        """A tensor in its stored dtype, in memory of its own, or in `memory`, bytes that hold it."""
         entry = self.entries[name]
-        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        if memory is None:
+            tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        else:
+            tensor = memory[: entry.end - entry.begin].view(entry.dtype).view(entry.shape)
         if tensor.numel():
             stream = self._stream(entry.file)
             stream.seek(entry.begin)
