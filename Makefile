@@ -27,19 +27,19 @@ format: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt scripts/say_size.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/say_size.py
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,search,schema,eval]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,search,schema,eval,test]'
 	touch $@
 
 $(VENV)/.installed-clients: $(VENV)/.installed-test
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,documents,test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,search,schema,eval,documents,test,clients]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,test,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[data,search,schema,eval,test,dev]'
 	touch $@
 
 clean:

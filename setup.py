@@ -41,7 +41,16 @@ KERNELS = Extension(
     sources=["src/ownlm/kernels/native.cpp"],
     depends=[
         f"src/ownlm/kernels/{name}.h"
-        for name in ("numbers", "parallel", "training", "optimizer", "amx", "amx_attention", "amx_muon")
+        for name in (
+            "numbers",
+            "parallel",
+            "platform",
+            "training",
+            "optimizer",
+            "amx",
+            "amx_attention",
+            "amx_muon",
+        )
     ],
     language="c++",
     optional=True,
@@ -50,7 +59,10 @@ KERNELS = Extension(
 INFERENCE = Extension(
     "ownlm.kernels._inference",
     sources=["src/ownlm/kernels/inference/engine.cpp"],
-    depends=[str(path) for path in sorted(Path("src/ownlm/kernels/inference").glob("*.h"))],
+    depends=[
+        "src/ownlm/kernels/platform.h",
+        *(str(path) for path in sorted(Path("src/ownlm/kernels/inference").glob("*.h"))),
+    ],
     language="c++",
     optional=True,
 )

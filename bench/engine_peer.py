@@ -21,6 +21,8 @@ import llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
+from engine_options import answer, parser_of
+
 
 class Row(NamedTuple):
     """One token of a batch."""
@@ -155,23 +157,6 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
-def main() -> None:
-    """Do what was asked and print JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("task", choices=["speed", "logits", "score"])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--prompt", type=int, default=256)
-    parser.add_argument("--new", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--texts", type=Path, help="JSON: a list of lists of ids")
-    parser.add_argument("--output", type=Path, help=".npy")
-    options = parser.parse_args()
-    print(json.dumps({"speed": speed, "logits": logits, "score": score}[options.task](options)))
-
-
 if __name__ == "__main__":
-    main()
+    TASKS = {"speed": speed, "logits": logits, "score": score}
+    answer(TASKS, parser_of(__doc__, TASKS).parse_args())

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import ownlm
+from engine_options import answer, parser_of
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def logits(options: argparse.Namespace) -> dict[str, Any]:
     from ownlm.model.checkpoint import load_model
 
     ids = json.loads(options.texts.read_text())[0]
-    model = load_model(Path(options.model), dtype=torch.float32).eval()
+    model = load_model(options.model, dtype=torch.float32).eval()
     with torch.inference_mode():
         np.save(options.output, model(torch.tensor([ids]))[0].numpy())
     return {}
@@ -72,26 +72,10 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
     return {"backend": f"{engine.backend.name} {engine.backend.dtype}"}
 
 
-def main() -> None:
-    """Do what was asked and print JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("task", choices=["ours", "transformers", "logits", "score"])
-    parser.add_argument("model")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--prompt", type=int, default=256)
-    parser.add_argument("--new", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--texts", type=Path, help="JSON: a list of lists of ids")
-    parser.add_argument("--output", type=Path, help=".npy")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    tasks = {"ours": ours, "transformers": transformers, "logits": logits, "score": score}
-    print(json.dumps(tasks[options.task](options)))
-
-
 if __name__ == "__main__":
-    main()
+    TASKS = {"ours": ours, "transformers": transformers, "logits": logits, "score": score}
+    parser = parser_of(__doc__, TASKS)
+    parser.add_argument("--dtype", default="auto")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    answer(TASKS, chosen)

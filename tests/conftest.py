@@ -13,9 +13,21 @@ from tests.network import isolate
 
 NETWORK = isolate()  # before anything starts a thread: a namespace belongs to the thread that enters it
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from ownlm.kernels import inference
+
+
+@pytest.fixture(params=inference.LEVELS)
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of the inference kernels in turn."""
+    with inference.at_level(request.param) as used:
+        if used != request.param:
+            pytest.skip(f"this processor has no {request.param}")
+        yield used
 
 
 def pytest_report_header() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +33,6 @@ IDS = np.random.default_rng(0).integers(0, 60, 150).astype(np.int32)
 # Root mean square of the error beside that of the logits, when the torch model has the rounded weights. What enters a
 # product is rounded, too: to 8 bits of its own (bfloat16), or of the largest of 32 (int8, int4).
 TOLERANCE = {"float32": 2e-6, "bfloat16": 0.013, "int8": 0.035, "int4": 0.035}
-
-
-@pytest.fixture(params=native.LEVELS)
-def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    with native.at_level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this processor has no {request.param}")
-        yield used
 
 
 def piece(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +20,6 @@ Floats = npt.NDArray[np.float32]
 UP = 2  # the matrix of the MLP that goes up, in the numbers of inference/engine.cpp
 SHAPES = [(16, 32), (5, 7), (33, 100), (48, 65), (130, 200)]  # outputs, inputs
 ROWS = [1, 2, 3, 4, 5, 7, 15, 16, 17, 33, 40]
-
-
-@pytest.fixture(params=native.LEVELS)
-def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    with native.at_level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this processor has no {request.param}")
-        yield used
 
 
 def packed(weight: torch.Tensor | Quantized, bias: torch.Tensor, dtype: str) -> NativeModel:
@@ -180,7 +171,7 @@ def test_what_is_no_number_is_not_hidden(level: str, dtype: str, bad: float) -> 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNLM_NATIVE_LEVEL", "sse9")
-    path = native.built()
+    path = native.built("_inference")
     assert path is not None
     with pytest.raises(ValueError, match="OWNLM_NATIVE_LEVEL=sse9; known: portable"):
         native.opened(path)

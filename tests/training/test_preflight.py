@@ -18,6 +18,7 @@ from ownlm.cli import main
 from ownlm.console.errors import Interrupted, Refused, UsageError
 from ownlm.corpus.batches import Batches
 from ownlm.corpus.shards import Corpus
+from ownlm.machine import predict
 from ownlm.training import preflight, preflight_shown, refusals, setup
 from ownlm.training.loop import Trainer
 
@@ -117,7 +118,7 @@ def test_length_rate_and_memory_are_those_of_the_plan(corpus, tmp_path, tiny):
     memory = found["memory"]
     assert memory["weights"] == 4 * content["model"]["parameters"]
     assert memory["needed"] == sum(size for name, size in memory.items() if name not in ("needed", "free"))
-    a_step = plan["flops_per_token"] * plan["tokens_per_step"] / (plan["peak_flops"] * preflight.UTILISATION)
+    a_step = plan["flops_per_token"] * plan["tokens_per_step"] / (plan["peak_flops"] * predict.UTILISATION)
     expected = {"seconds": 40 * a_step, "basis": "predicted", "seconds_per_step": a_step}
     assert found["duration"] == pytest.approx(expected)
 

@@ -153,8 +153,11 @@ class Split:
         for shard in self._shards:
             self._check(shard)
 
+    def _path(self, shard: dict[str, Any]) -> Path:
+        return self.corpus.path / Path(shard["file"]).name  # a manifest must not point elsewhere
+
     def _check(self, shard: dict[str, Any]) -> None:
-        path = self.corpus.path / Path(shard["file"]).name  # a manifest must not point elsewhere
+        path = self._path(shard)
         size = path.stat().st_size if path.exists() else -1
         if size != shard["tokens"] * self.dtype.itemsize:
             expected = shard["tokens"] * self.dtype.itemsize
@@ -168,7 +171,7 @@ class Split:
             Refused: a shard holds other tokens than `prepare` wrote.
         """
         for shard in self._shards:
-            path = self.corpus.path / Path(shard["file"]).name
+            path = self._path(shard)
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                     why = f"Its hash is not that in {MANIFEST}. {DAMAGED}"
@@ -178,7 +181,7 @@ class Split:
 
     def _shard(self, number: int) -> np.ndarray:
         if number not in self._maps:
-            path = self.corpus.path / Path(self._shards[number]["file"]).name
+            path = self._path(self._shards[number])
             self._maps[number] = np.memmap(path, dtype=self.dtype, mode="r")
         return self._maps[number]
 
@@ -196,7 +199,7 @@ class Split:
         return np.concatenate(pieces) if pieces else np.zeros(0, self.dtype)
 
     def _index(self, number: int) -> np.ndarray:
-        path = self.corpus.path / (Path(self._shards[number]["file"]).stem + ".index.npy")
+        path = self._path(self._shards[number]).with_suffix(".index.npy")
         try:
             rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What is refused before it waits: prompts without tokens or room, and what can never fit."""
+"""What is refused before it waits: prompts without tokens or room, what can never fit, windows that do not exist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ownlm.console.errors import Refused, UsageError
 from ownlm.engine.requests import Request
+from ownlm.model.config import ModelConfig
 
 
 def checked_ids(request: Request, vocab_size: int, adapters: Container[int]) -> npt.NDArray[np.int32]:
@@ -77,3 +78,19 @@ def longest_text(request: Request, tokens: int, longest: int, max_context: int, 
             do="a larger cache_memory, or fewer tokens",
         )
     return limit
+
+
+def checked_context(config: ModelConfig, wanted: int | None) -> int:
+    """The context window that was asked for, or the model's.
+
+    Raises:
+        UsageError: one that the model was not made for.
+    """
+    made_for = config.max_position_embeddings
+    if wanted is not None and not 1 < wanted <= made_for:
+        raise UsageError(
+            f"a context of {wanted:,} tokens; this model was made for {made_for:,}.",
+            where="max_context",
+            do=f"max_context between 2 and {made_for}",
+        )
+    return wanted or made_for

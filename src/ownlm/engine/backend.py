@@ -5,15 +5,19 @@ T tokens of a piece, O of them whose results are wanted, V vocabulary, C width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from ownlm.console.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
+
+Floats = npt.NDArray[np.float32]
 
 BLOCK = 64  # tokens of a cache block; attention is reduced block by block in this unit, left to right
 
@@ -48,8 +52,28 @@ class LoraWeights:
         scale: alpha / r.
     """
 
-    matrices: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    matrices: Mapping[str, tuple[Floats, Floats]]
     scale: float
+
+    def fitting(self, shapes: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Floats, Floats]]:
+        """(layer, A [r, K], scale · B [O, r]) of each change, in float32.
+
+        Args:
+            shapes: our names of the model's linear layers -> [O, K].
+
+        Raises:
+            UsageError: a layer that the model does not have, or matrices of another shape.
+        """
+        for name, (down, up) in self.matrices.items():
+            wanted = shapes.get(name)
+            if wanted is None:
+                raise UsageError(f'the model has no linear layer "{name}".', where="adapter")
+            if (up.shape[0], down.shape[1]) != wanted or up.shape[1] != down.shape[0]:
+                raise UsageError(
+                    f"{name}: A {list(down.shape)} and B {list(up.shape)} for a layer {list(wanted)}.",
+                    where="adapter",
+                )
+            yield name, np.asarray(down, np.float32), np.asarray(up, np.float32) * np.float32(self.scale)
 
 
 class Backend(Protocol):

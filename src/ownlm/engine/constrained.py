@@ -9,11 +9,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import llguidance
 import numpy as np
 import numpy.typing as npt
 
-from ownlm.console.errors import OwnlmError, UsageError, did_you_mean
+from ownlm.console.errors import OwnlmError, UsageError, did_you_mean, missing_extra
+
+try:
+    import llguidance
+except ImportError:
+    raise missing_extra("llguidance", "schema", "Holding an answer to a form") from None
 
 # Between values stands what `json.dumps` writes: free white space can go on for ever.
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ownlm.console.errors import OwnlmError, UsageError
+from ownlm.engine.admission import checked_context
 from ownlm.engine.backend import BLOCK, LoraWeights, Piece
 from ownlm.engine.native_model import NativeModel
 from ownlm.engine.quantized import Quantized, config_of, stored_weights
@@ -212,15 +213,3 @@ class NativeBackend:
 def _firsts(counts: Iterable[int]) -> Ints:
     """Where each of several runs begins, and where the last ends."""
     return np.cumsum([0, *counts], dtype=np.int32)
-
-
-def checked_context(config: ModelConfig, wanted: int | None) -> int:
-    """The context window that was asked for, or the model's."""
-    made_for = config.max_position_embeddings
-    if wanted is not None and not 1 < wanted <= made_for:
-        raise UsageError(
-            f"a context of {wanted:,} tokens; this model was made for {made_for:,}.",
-            where="max_context",
-            do=f"max_context between 2 and {made_for}",
-        )
-    return wanted or made_for

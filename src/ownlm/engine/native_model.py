@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,8 +16,6 @@ from ownlm.kernels import inference as native
 from ownlm.model.config import ModelConfig
 from ownlm.model.layers import rotary_tables
 from ownlm.model.transformer import Transformer
-
-Floats = npt.NDArray[np.float32]
 
 _FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _TOP, _NO_MATRIX, _QKV, _OUTPUT, _UP, _DOWN, _BIAS = -1, -1, 0, 1, 2, 3, 4
@@ -109,46 +106,25 @@ class NativeModel:
         Raises:
             UsageError: a layer that the model does not have, or matrices of another shape.
         """
-        deltas = [self._delta(name, *matrices, adapter.scale) for name, matrices in adapter.matrices.items()]
+        changes = list(adapter.fitting(linear_shapes(self.config)))
         number = int(self.library.ownlm_inference_add_adapter(self.handle))
-        for layer, matrix, first, down, up in deltas:
-            (rank, inputs), outputs = down.shape, up.shape[1]
+        for name, down, up in changes:
+            layer, matrix, first, _ = place_of(self.config, f"{name}.weight")
+            a_RK, b_RO = np.ascontiguousarray(down), np.ascontiguousarray(up.T)
             self.library.ownlm_inference_add_delta(
                 self.handle,
                 number,
                 layer,
                 matrix,
                 first,
-                outputs,
-                inputs,
-                rank,
-                down.ctypes.data,
-                up.ctypes.data,
+                b_RO.shape[1],
+                a_RK.shape[1],
+                a_RK.shape[0],
+                a_RK.ctypes.data,
+                b_RO.ctypes.data,
             )
         self._adapters.add(number)
         return number
-
-    def _delta(
-        self, name: str, down: Floats, up: Floats, scale: float
-    ) -> tuple[int, int, int, Floats, Floats]:
-        """(layer, matrix, first output, A [r, K], scale · Bᵀ [r, O]) of a layer of an adapter."""
-        wanted = linear_shapes(self.config).get(name)
-        if wanted is None:
-            raise UsageError(f'the model has no linear layer "{name}".', where="adapter")
-        if (up.shape[0], down.shape[1]) != wanted or up.shape[1] != down.shape[0]:
-            raise UsageError(
-                f"{name}: A {list(down.shape)} and B {list(up.shape)} for a layer {list(wanted)}.",
-                where="adapter",
-            )
-        layer, matrix, first, _ = place_of(self.config, f"{name}.weight")
-        scaled = np.asarray(up, np.float32) * np.float32(scale)
-        return (
-            layer,
-            matrix,
-            first,
-            np.ascontiguousarray(down, np.float32),
-            np.ascontiguousarray(scaled.T),
-        )
 
     def remove_adapter(self, number: int) -> None:
         """Forget an adapter.

@@ -22,7 +22,11 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        self._shapes = {
+            name: (part.out_features, part.in_features)
+            for name, part in model.named_modules()
+            if isinstance(part, nn.Linear)
+        }
         self._device = device
         self._known: dict[int, dict[str, tuple[Tensor, Tensor]]] = {}
         self._last = 0
@@ -34,22 +38,15 @@ class Adapters:
         Raises:
             UsageError: a layer that the model does not have, or matrices of another shape.
         """
-        held = {}
-        for name, (down, up) in adapter.matrices.items():
-            layer = self._layers.get(name)
-            if layer is None:
-                raise UsageError(f'the model has no linear layer "{name}".', where="adapter")
-            if (up.shape[0], down.shape[1]) != tuple(layer.weight.shape) or up.shape[1] != down.shape[0]:
-                raise UsageError(
-                    f"{name}: A {list(down.shape)} and B {list(up.shape)} for a layer {list(layer.weight.shape)}.",
-                    where="adapter",
-                )
-            scaled = np.asarray(up, np.float32) * np.float32(adapter.scale)
-            held[name] = tuple(
-                torch.from_numpy(np.array(m, np.float32)).to(self._device) for m in (down, scaled)
+        held = {
+            name: (
+                torch.from_numpy(np.array(down)).to(self._device),
+                torch.from_numpy(np.array(up)).to(self._device),
             )
+            for name, down, up in adapter.fitting(self._shapes)
+        }
         self._last += 1
-        self._known[self._last] = held  # type: ignore[assignment]
+        self._known[self._last] = held
         return self._last
 
     def remove(self, number: int) -> None:

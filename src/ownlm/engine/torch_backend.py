@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ownlm.console.errors import UsageError
+from ownlm.engine.admission import checked_context
 from ownlm.engine.backend import BLOCK, LoraWeights, Piece
 from ownlm.engine.memory_plan import cache_block_bytes
 from ownlm.engine.torch_adapters import Adapters
@@ -67,16 +68,9 @@ class TorchBackend:
             model = copy.deepcopy(model).to(device=self._where, dtype=held)
         self.model, self.config = model, model.config
         self._blocks = [block for block in model.blocks if isinstance(block, Block)]
-        made_for = self.config.max_position_embeddings
-        if max_context is not None and not 1 < max_context <= made_for:
-            raise UsageError(
-                f"a context of {max_context:,} tokens; this model was made for {made_for:,}.",
-                where="max_context",
-                do=f"max_context between 2 and {made_for}",
-            )
         self.dtype = next(name for name, known in DTYPES.items() if known == held)
         self.vocab_size, self.hidden_size = self.config.vocab_size, self.config.hidden_size
-        self.max_context = max_context or made_for
+        self.max_context = checked_context(self.config, max_context)
         self.block_bytes = cache_block_bytes(self.config, self.dtype)
         self.weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         self.promises = CPU_PROMISE if self._where.type == "cpu" else GPU_PROMISE

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.machinery
 import os
 from collections.abc import Iterator
 from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_uint8, c_void_p
 from pathlib import Path
+
+from ownlm.kernels.library import built
 
 LEVELS = ("portable", "avx2", "avx512", "amx")
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
@@ -86,7 +87,7 @@ def library() -> ctypes.CDLL | None:
     """
     if os.environ.get("OWNLM_NATIVE") == "0":
         return None
-    path = built()
+    path = built("_inference")
     return None if path is None else opened(path)
 
 
@@ -105,16 +106,6 @@ def opened(path: Path) -> ctypes.CDLL:
             raise ValueError(f"OWNLM_NATIVE_LEVEL={wanted}; known: {', '.join(LEVELS)}")
         loaded.ownlm_inference_set_level(LEVELS.index(wanted))
     return loaded
-
-
-def built() -> Path | None:
-    """Where the library lies, or None."""
-    here = Path(__file__).parent
-    for suffix in (*importlib.machinery.EXTENSION_SUFFIXES, ".dylib"):
-        path = here / f"_inference{suffix}"
-        if path.exists():
-            return path
-    return None
 
 
 def level() -> str:

@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL | None:
     """The loaded library, tied to torch's OpenMP threads; None where it was not built or OWNLM_NATIVE=0."""
     if os.environ.get("OWNLM_NATIVE") == "0":
         return None
-    path = _built()
+    path = built("_native")
     if path is None:
         return None
     loaded = ctypes.CDLL(str(path))
@@ -69,10 +69,11 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def _built() -> Path | None:
+def built(name: str) -> Path | None:
+    """Where a library of this folder lies, or None: `_native` for training, `_inference` for the engine."""
     here = Path(__file__).parent
     for suffix in (*importlib.machinery.EXTENSION_SUFFIXES, ".dylib"):
-        path = here / f"_native{suffix}"
+        path = here / f"{name}{suffix}"
         if path.exists():
             return path
     return None

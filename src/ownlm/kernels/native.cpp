@@ -10,22 +10,8 @@
 
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#include <cpuid.h>
-#include <immintrin.h>
-#endif
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "parallel.h"
-
-#if defined(_WIN32)
-#define OWNLM_API extern "C" __declspec(dllexport)
-#else
-#define OWNLM_API extern "C" __attribute__((visibility("default")))
-#endif
+#include "platform.h"
 
 namespace ownlm {
 
@@ -47,8 +33,7 @@ namespace portable {
 #include "optimizer.h"
 }  // namespace portable
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define OWNLM_X86 1
+#ifdef OWNLM_X86
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 namespace avx2 {
@@ -65,8 +50,7 @@ namespace avx512 {
 #include "optimizer.h"
 }  // namespace avx512
 #pragma GCC pop_options
-#if defined(__linux__)
-#define OWNLM_AMX 1
+#ifdef OWNLM_AMX
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,fma,prefer-vector-width=512")
 namespace amx {
@@ -247,12 +231,9 @@ OWNLM_API int64_t ownlm_piece() { return ownlm::portable::PIECE; }
 OWNLM_API int ownlm_has_amx() {
 #ifdef OWNLM_AMX
     unsigned a, b, c, d;
-    if (ownlm::best_level() < ownlm::AVX512 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    constexpr unsigned AMX_BF16 = 1u << 22, AMX_TILE = 1u << 24, AVX512_BF16 = 1u << 5;
-    if ((d & AMX_BF16) == 0 || (d & AMX_TILE) == 0) return 0;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & AVX512_BF16) == 0) return 0;
-    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+    constexpr unsigned AVX512_BF16 = 1u << 5;
+    if (ownlm::best_level() < ownlm::AVX512 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & AVX512_BF16) == 0) return 0;
+    return ownlm::may_use_tiles(ownlm::AMX_BF16 | ownlm::AMX_TILE);
 #else
     return 0;
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,11 +41,13 @@ class Transformer(nn.Module):
     Attributes:
         gradient_checkpointing: in training, keep only the input of each block and compute the rest again on the way
             back: the same gradients in less memory for about a third more time (Chen et al. 2016, arXiv 1604.06174).
+        in_training: what runs in place of each block in training, such as compiled blocks; empty: the blocks.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.gradient_checkpointing = config, False
+        self.in_training: list[Callable[..., Any]] = []
         self.embedding = Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = (
             Embedding(config.max_position_embeddings, config.hidden_size)
@@ -133,15 +136,18 @@ class Transformer(nn.Module):
                 masks[window] = self._mask(
                     length, positions_BT, end, window, ids_BT.device, cache is not None
                 )
-            x_BTC = self._through(block, x_BTC, rotary, masks[window], cache, positions_BT, end)
+            x_BTC = self._through(layer, block, x_BTC, rotary, masks[window], cache, positions_BT, end)
         return self.norm(x_BTC)
 
-    def _through(self, block: nn.Module, x_BTC: Tensor, *context: Any) -> Any:
+    def _through(self, layer: int, block: nn.Module, x_BTC: Tensor, *context: Any) -> Any:
         """The block's output, its inner values kept for the backward pass or not."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        if not (self.training and torch.is_grad_enabled()):
+            return block(x_BTC, *context)
+        run = self.in_training[layer] if self.in_training else block
+        if self.gradient_checkpointing:
             # No random state to bring back: there is no dropout.
-            return checkpoint(block, x_BTC, *context, use_reentrant=False, preserve_rng_state=False)
-        return block(x_BTC, *context)
+            return checkpoint(run, x_BTC, *context, use_reentrant=False, preserve_rng_state=False)
+        return run(x_BTC, *context)
 
     def _rotary_for(
         self, length: int, positions_BT: Tensor | None, device: torch.device

@@ -78,7 +78,7 @@ def read_dataset(
 
     Args:
         typed: files and folders; two aligned text files for a translation.
-        task: one of `shapes.TASKS`; found from the columns when not given.
+        task: that of a shape, or a name in `shapes.SAME_ROWS`; found from the columns when not given.
         maps: `column=role` for columns that have other names.
 
     Raises:

@@ -160,17 +160,12 @@ class _Lines:
 
 def _parquet(file: SourceFile, problems: Problems) -> Iterator[Row]:
     import pyarrow
-    from pyarrow.parquet import ParquetFile
+
+    from ownlm.corpus.readers.parquet import open_parquet
 
     row = 0
     try:
-        # A header may claim any size: thrift strings and containers are limited to what real files need.
-        with ParquetFile(
-            file.path,
-            pre_buffer=False,
-            thrift_string_size_limit=64 << 20,
-            thrift_container_size_limit=1 << 20,
-        ) as table:
+        with open_parquet(file) as table:
             for batch in table.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     row += 1

@@ -14,7 +14,6 @@ from ownlm.tasks.cells import Tell
 from ownlm.tasks.items import Item
 from ownlm.tasks.no_shape import no_shape
 
-TASKS = ("chat", "completion", "classification", "sentiment", "ner", "qa", "translation", "summarization")
 SAME_ROWS = {"sentiment": "classification"}  # another name, the same rows
 
 LOOKED_AT = 200  # rows whose columns choose the shape
@@ -110,8 +109,13 @@ SHAPES = (
 )  # fmt: skip
 
 # With the task given, or with lists of sentences in them, columns that could mean something else too.
+_OF_TASK = {shape.task: shape for shape in SHAPES}
 WITH_TASK = (
-    replace(SHAPES[7], name="source/target", columns={"document": ("source",), "summary": ("target",)}),
+    replace(
+        _OF_TASK["summarization"],
+        name="source/target",
+        columns={"document": ("source",), "summary": ("target",)},
+    ),
 )
 
 ROLES = tuple(dict.fromkeys(name for shape in SHAPES for name in (*shape.columns, *shape.optional)))
@@ -180,7 +184,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]], task: str | None) -> list[Sha
         names = [name for name in (cell if isinstance(cell, dict) else row) if is_language(name)]
         if len(names) == 2:
             pairs[names[0], names[1]] = nested
-    base = SHAPES[8]
+    base = _OF_TASK["translation"]
     for (source, target), nested in pairs.items():
         columns = {} if nested else {"source": (source,), "target": (target,)}
         name = f"two languages ({source} → {target})"

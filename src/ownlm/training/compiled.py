@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from ownlm.console.errors import Refused
 from ownlm.machine.system import compiler
+from ownlm.model.transformer import Transformer
 
 # Compiling one block, forwards and backwards, without a cache; all blocks share what comes out. On two cores it took
 # 28 s and made a step of 4 × 256 1.28 times as fast; a GPU's numbers are assumptions of the same kind.
@@ -54,12 +54,9 @@ def _missing(device: str, fused: bool) -> str:
     return ""
 
 
-def compile_blocks(model: torch.nn.Module) -> None:
-    """Compile each block of a model in place, at its first call; weights keep their names."""
-    for block in model.blocks:  # type: ignore[union-attr]
-        block.compile(dynamic=False)
+def compile_blocks(model: Transformer) -> None:
+    """Let training run each block through torch's compiler, which starts at its first call.
 
-
-def uncompiled(compiled: bool) -> AbstractContextManager[object]:
-    """Inside it a compiled model runs as it is written: another shape or mode would be compiled once more."""
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    Whatever else the model does runs as it is written: another shape or mode would be compiled once more.
+    """
+    model.in_training = [torch.compile(block, dynamic=False) for block in model.blocks]

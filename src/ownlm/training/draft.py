@@ -14,7 +14,6 @@ from ownlm.corpus.shards import Corpus
 from ownlm.machine.cpu import num_cores
 from ownlm.machine.device import choose_device, choose_dtype
 from ownlm.machine.measure import matmul_rate
-from ownlm.machine.predict import UTILISATION
 from ownlm.model.checkpoint import load_config
 from ownlm.model.config import ModelConfig
 from ownlm.training import setup
@@ -103,16 +102,17 @@ def start_model(name: str, output: Path, corpus: Corpus) -> Path:
 
 
 def draft(
-    settings: dict[str, Any], corpus: Corpus, start: Path | None, seconds: float | None, processes: int
+    settings: dict[str, Any], corpus: Corpus, start: Path | None, asked: Length, processes: int
 ) -> Draft:
     """Everything but the number of steps.
 
     Args:
         settings: of `pretrain`, by name.
         start: the model to go on from, or None.
-        seconds: the time that was asked for, or None.
+        asked: how long to train.
         processes: that share out each step.
     """
+    seconds = asked.seconds
     device = choose_device(settings["device"])
     refuse_device(device, processes)
     dtype = choose_dtype(settings["dtype"], device)
@@ -149,21 +149,23 @@ def draft(
         world_size=processes, gradient_checkpointing=settings["gradient_checkpointing"],
         fused=fused,
     )  # fmt: skip
-    expected = seconds or _expected_seconds(settings, plan, train.num_tokens)
+    steps = asked_steps(settings, asked, plan, train.num_tokens) or 0
+    expected = seconds or steps * plan.predicted_step_seconds
     plan = dataclasses.replace(plan, compile=decide(settings["compile"], device, fused, expected))
     return Draft(config, split_to_fit(Case(config, plan, settings, size), free_memory(plan)), size)
 
 
-def _expected_seconds(settings: Mapping[str, Any], plan: TrainPlan, tokens_per_epoch: int) -> float:
-    """Seconds that the asked steps, tokens or epochs will take by their arithmetic."""
-    steps = steps_for(
+def asked_steps(
+    settings: Mapping[str, Any], asked: Length, plan: TrainPlan, tokens_per_epoch: int
+) -> int | None:
+    """The steps that the settings ask for; None where they ask for time."""
+    return steps_for(
         max_steps=settings["max_steps"],
-        tokens=length(settings).tokens,
+        tokens=asked.tokens,
         epochs=settings["num_train_epochs"],
         tokens_per_step=plan.tokens_per_step,
         tokens_per_epoch=tokens_per_epoch,
     )
-    return (steps or 0) * plan.tokens_per_step * plan.flops_per_token / (plan.peak_flops * UTILISATION)
 
 
 def threads_each(processes: int) -> int:

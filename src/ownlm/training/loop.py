@@ -21,7 +21,6 @@ from ownlm.console.errors import OwnlmError
 from ownlm.corpus.batches import NOT_TRAINED, Batches
 from ownlm.model.transformer import Transformer
 from ownlm.training.checkpoint import prune, save_checkpoint
-from ownlm.training.compiled import uncompiled
 from ownlm.training.fused import FusedGradients
 from ownlm.training.log import RunLog
 from ownlm.training.loss import head_loss
@@ -202,8 +201,7 @@ class Trainer:
         rows = self.plan.per_device_train_batch_size
         for first in range(0, len(self.validation), rows):
             batch = torch.from_numpy(self.validation[first : first + rows]).to(self.plan.device)
-            with uncompiled(self.plan.compile):
-                nll += float(self.loss_sum((batch[:, :-1], batch[:, 1:])))
+            nll += float(self.loss_sum((batch[:, :-1], batch[:, 1:])))
             count += batch[:, 1:].numel()
             size += int(self.byte_lengths[batch[:, 1:]].sum())
         return {"step": self.step, "loss": nll / count, "bits_per_byte": nll / math.log(2) / max(size, 1)}
@@ -233,8 +231,7 @@ class Trainer:
     def _sample(self, on_sample: Callable[[int, float], str], seconds: float) -> str:
         self.model.eval()
         try:
-            with uncompiled(self.plan.compile):
-                return on_sample(self.step, seconds)
+            return on_sample(self.step, seconds)
         except OwnlmError as error:  # the engine samples from no output that is not finite
             if self.watchdog is None:
                 raise

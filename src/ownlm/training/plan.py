@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ownlm.console.errors import Refused, UsageError
+from ownlm.machine.predict import UTILISATION
 from ownlm.model.config import ModelConfig
 
 DECAY_SHARE = 0.4  # of the steps: long decays won every time at these sizes (docs/log.md)
@@ -67,6 +68,11 @@ class TrainPlan:
     def tokens_per_step(self) -> int:
         """Tokens predicted in a step."""
         return self.rows_per_step * self.context
+
+    @property
+    def predicted_step_seconds(self) -> float:
+        """Seconds of a step by its FLOPs and the matmul rate, when nothing was measured."""
+        return self.flops_per_token * self.tokens_per_step / (self.peak_flops * UTILISATION)
 
     def to_json(self) -> dict[str, Any]:
         """For run.json."""

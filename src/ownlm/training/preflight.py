@@ -14,7 +14,6 @@ import numpy as np
 from ownlm.corpus.batches import NOT_TRAINED, Batches
 from ownlm.corpus.shards import Corpus
 from ownlm.corpus.tokenizer import Tokenizer
-from ownlm.machine.predict import UTILISATION
 from ownlm.model.config import ModelConfig
 from ownlm.training.memory import free_memory, step_memory, step_of
 from ownlm.training.plan import TrainPlan
@@ -150,7 +149,7 @@ def duration(plan: TrainPlan, seconds_per_step: float) -> dict[str, Any]:
             "basis": "measured",
             "seconds_per_step": seconds_per_step,
         }
-    a_step = plan.flops_per_token * plan.tokens_per_step / (plan.peak_flops * UTILISATION)
+    a_step = plan.predicted_step_seconds
     return {"seconds": plan.max_steps * a_step, "basis": "predicted", "seconds_per_step": a_step}
 
 

@@ -27,7 +27,6 @@ from ownlm.model.config import ModelConfig
 from ownlm.model.transformer import Transformer
 from ownlm.training import draft, out_of_memory, preflight, preflight_shown, refusals, setup, trackers
 from ownlm.training.checkpoint import checkpoints, token_ids
-from ownlm.training.compiled import uncompiled
 from ownlm.training.diverged import explained
 from ownlm.training.follow import Order, begin, shared_out
 from ownlm.training.fused import why_not
@@ -37,7 +36,7 @@ from ownlm.training.loop import Trainer
 from ownlm.training.memory import free_memory
 from ownlm.training.memory_fit import Case, changed_with_resume, check_memory
 from ownlm.training.parallel import LostProcess, Processes
-from ownlm.training.plan import MOST_STEPS, TrainPlan, refuse_numbers, steps_for
+from ownlm.training.plan import MOST_STEPS, TrainPlan, refuse_numbers
 from ownlm.training.record import announce, describe, prepare_folder
 from ownlm.training.run_folder import (
     Run,
@@ -90,7 +89,7 @@ class Session:
         refusals.idle_settings(self.given, settings, corpus)
         corpus.verify()
         start = self._start_model(corpus, settings["from_"])
-        drafted = draft.draft(settings, corpus, start, length.seconds, self.processes.count)
+        drafted = draft.draft(settings, corpus, start, length, self.processes.count)
         plan = drafted.plan
         batches = Batches(corpus.split("train"), plan.context, plan.rows_per_step, plan.seed)
         case = Case(drafted.config, plan, settings, drafted.size)
@@ -105,7 +104,7 @@ class Session:
         preflight_shown.show(looked)
         if settings["dry_run"]:
             return Run(self.output, content)
-        if start is not None:
+        if start is not None and not per_step:  # a calibration has loaded it
             load_model(start)  # damaged weights are refused before anything is replaced
         self.output.mkdir(parents=True, exist_ok=True)
         with only_one(self.output):
@@ -122,13 +121,7 @@ class Session:
     ) -> tuple[TrainPlan, float]:
         """(the plan with its number of steps, seconds a step or 0.0 when they were not measured)."""
         settings, per_step = self.settings, 0.0
-        steps = steps_for(
-            max_steps=settings["max_steps"],
-            tokens=length.tokens,
-            epochs=settings["num_train_epochs"],
-            tokens_per_step=drafted.plan.tokens_per_step,
-            tokens_per_epoch=batches.tokens_per_epoch,
-        )
+        steps = draft.asked_steps(settings, length, drafted.plan, batches.tokens_per_epoch)
         if not length.chosen:
             out.say(
                 f"No length given: training for {draft.DEFAULT_MINUTES:g} minutes (--minutes, --max-steps, --num-train-epochs or --tokens)."
@@ -159,6 +152,7 @@ class Session:
             return self._resumed(content)
 
     def _resumed(self, content: dict[str, Any]) -> Run:
+        """`resume`, while no other process can."""
         refusals.other_run(content, self.given, self.settings, self.output)
         settings = refusals.change_with_resume(content, self.given, self.settings, self.defaults)
         trackers.require(settings["report_to"])
@@ -176,9 +170,8 @@ class Session:
                 why="Its hash differs from run.json.",
             )
         corpus.verify()
-        if content.get(
-            "finished"
-        ):  # killed after the last step: what is missing is the full pass and the report
+        if content.get("finished"):
+            # It was killed after its last step: what is missing is the full pass and the report.
             self._score(load_model(self.output), corpus, content)
             return Run(self.output)
         plan, pieces = changed_with_resume(
@@ -309,8 +302,7 @@ class Session:
         write_run(self.output, content)
         write_model_card(self.output, content)
         out.say(f"model written to {self.output} after {out.human_seconds(time.monotonic() - self.started)}")
-        with uncompiled(trainer.plan.compile):
-            self._score(trainer.model, corpus, content)
+        self._score(trainer.model, corpus, content)
         return Run(self.output)
 
     def _score(self, model: Transformer, corpus: Corpus, content: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ def _measured(loaded: LoadedModel, cases: list[Case], repetitions: int, threads:
     for case in cases:
         try:
             speed, why = measure(engine, case, repetitions), ""
-            out.say(f"{_named(case)}: {speed.mean:,.1f} tokens/s")
+            out.say(f"{_named(case.test, case.batch, case.depth)}: {speed.mean:,.1f} tokens/s")
         except NotMeasured as reason:
             speed, why = None, str(reason)
         rows.append(_row(case, speed, why))
@@ -198,8 +198,8 @@ def _row(case: Case, speed: Speed | None, why: str) -> dict[str, Any]:
     }
 
 
-def _named(case: Case) -> str:
-    return f"{case.test}, batch {case.batch}, depth {case.depth}"
+def _named(test: str, batch: int, depth: int) -> str:
+    return f"{test}, batch {batch}, depth {depth}"
 
 
 def _show(found: dict[str, Any], format: str) -> None:
@@ -212,7 +212,7 @@ def _show(found: dict[str, Any], format: str) -> None:
         _show_table(found)
     for row in found["rows"]:
         if row["not_measured"]:
-            what = f"{row['test']}, batch {row['batch']}, depth {row['depth']}"
+            what = _named(row["test"], row["batch"], row["depth"])
             out.warn(f"{what} was not measured: {row['not_measured']}")
 
 

@@ -100,6 +100,7 @@ def _check(
     from ownlm.tasks.check import report
     from ownlm.tasks.measure import open_reader
     from ownlm.tasks.print_report import print_report
+    from ownlm.tasks.templates import template_option
 
     anything = any(part.items for part in found.parts)
     reader = open_reader(model, found, chat_template) if model is not None and anything else None
@@ -109,8 +110,7 @@ def _check(
     if not content["usable"]:
         raise _nothing(found, typed)
     shown = shlex.quote(model) if model else "last"
-    template = f" --chat-template {shlex.quote(chat_template)}" if chat_template else ""
-    out.next_commands(f"ownlm data show {typed} --model {shown}{template}")
+    out.next_commands(f"ownlm data show {typed} --model {shown}{template_option(chat_template)}")
     return content
 
 
@@ -144,15 +144,16 @@ def _show(
     left_out = sum(found.problems.left_out.values())
     if not shown:
         raise _nothing(found, typed)
+    content = [{key: row[key] for key in row if key != "spans"} for row in shown]
     if out.from_cli():
         if as_json:
-            out.result_json([{key: row[key] for key in row if key != "spans"} for row in shown])
+            out.result_json(content)
         else:
             _say_what_is_shown(found, reader.template, left_out)
             out.say(legend())
             print_rows(shown)
     out.next_commands(f"ownlm data check {typed} --model {shlex.quote(model)}")
-    return [{key: row[key] for key in row if key != "spans"} for row in shown]
+    return content
 
 
 def _say_what_is_shown(found: DataSet, template: Any, left_out: int) -> None:

@@ -23,7 +23,7 @@ def read(file: SourceFile, settings: ReadSettings, opened: Opened) -> Iterator[D
     rows = Rows(file, settings)
     row = 0
     try:
-        with _open(file) as table:
+        with open_parquet(file) as table:
             wanted = [name for name in (settings.column, settings.group_column) if name in _names(table)]
             total = max(1, table.metadata.num_rows)
             for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
@@ -41,7 +41,7 @@ def columns(file: SourceFile) -> dict[str, str] | None:
     import pyarrow
 
     try:
-        with _open(file) as table:
+        with open_parquet(file) as table:
             return {
                 name: "text" if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) else ""
                 for name, kind in zip(table.schema_arrow.names, table.schema_arrow.types)
@@ -50,7 +50,8 @@ def columns(file: SourceFile) -> dict[str, str] | None:
         return None
 
 
-def _open(file: SourceFile) -> Any:
+def open_parquet(file: SourceFile) -> Any:
+    """The table of a file, as pyarrow opens it: a context manager."""
     from pyarrow.parquet import ParquetFile
 
     # A header may claim any size: thrift strings and containers are limited to what real files need.

@@ -11,12 +11,6 @@
 #include "levels.h"
 #include "step.h"
 
-#if defined(_WIN32)
-#define OWNLM_API extern "C" __declspec(dllexport)
-#else
-#define OWNLM_API extern "C" __attribute__((visibility("default")))
-#endif
-
 namespace ownlm {
 
 // Numbers below 2^-126 count as zero on this thread while it lives: the tile unit knows no others, and they are slow.

@@ -152,6 +152,16 @@ static void write_group(const Matrix& matrix, uint8_t* panel, const WeightGroup&
     }
 }
 
+// A whole group whose numbers stay as they are: pairs of inputs are moved, nothing is rounded. `row`: of the source.
+static void move_pairs(uint8_t* panel, const uint16_t* weights, int64_t row, int64_t inputs, int64_t number, int64_t lane,
+                       int64_t lanes) {
+    uint8_t* group = panel + number * 1024 + 4 * lane;
+    for (int64_t i = 0; i < lanes; ++i) {
+        const uint16_t* from = weights + (row + i) * inputs + number * GROUP;
+        for (int64_t pair = 0; pair < GROUP / 2; ++pair) __builtin_memcpy(group + pair * 64 + 4 * i, from + 2 * pair, 4);
+    }
+}
+
 // Rows of the source that fall into panels [first_panel, last_panel) of a matrix; row 0 is the output `first_output`.
 static void pack_panels(const Matrix& matrix, int64_t first_output, int64_t count, int32_t source, const void* weights,
                         const void* scales, int64_t first_panel, int64_t last_panel) {
@@ -160,6 +170,11 @@ static void pack_panels(const Matrix& matrix, int64_t first_output, int64_t coun
         const int64_t begin = number * PANEL > first_output ? number * PANEL : first_output;
         const int64_t after = first_output + count, end = (number + 1) * PANEL < after ? (number + 1) * PANEL : after;
         for (int64_t g = 0; g * GROUP < matrix.inputs; ++g) {
+            if (source == FROM_BFLOAT16 && matrix.kind == BFLOAT16 && (g + 1) * GROUP <= matrix.inputs) {
+                move_pairs(matrix.data + number * matrix.panel_bytes, static_cast<const uint16_t*>(weights),
+                           begin - first_output, matrix.inputs, g, begin - number * PANEL, end - begin);
+                continue;
+            }
             read_group(group, source, weights, scales, begin - first_output, end - begin, g * GROUP, matrix.inputs);
             if (source < FROM_INT8 && matrix.kind == INT8) quantize_int8(group);
             if (source < FROM_INT8 && matrix.kind == INT4) quantize_int4(group);

@@ -29,7 +29,7 @@ class Example:
     """A data set that can be made.
 
     Attributes:
-        task: of `shapes.TASKS`.
+        task: that of a shape (shapes.py), or another name of it.
         rows: makes them, each with the group that is not divided.
         what: one sentence for the README.
         split: what is on one side only.
