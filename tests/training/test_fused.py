@@ -52,19 +52,19 @@ def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids[:, :-1], targets
 
 
-def by_autograd(config, ids, targets, dtype, divisor):
+def by_autograd(config, ids, targets, dtype, divisor, starts=None):
     model = filled(config)
     bf16 = dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-        hidden = model.hidden(ids)
+        hidden = model.hidden(ids, starts_BT=starts)
     loss = head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), dtype)
     (loss / divisor).backward()
     return float(loss.detach()), {name: p.grad for name, p in model.named_parameters()}
 
 
-def by_kernels(config, ids, targets, dtype, divisor):
+def by_kernels(config, ids, targets, dtype, divisor, starts=None):
     model = filled(config)
-    loss = FusedGradients(model, dtype).loss_sum(ids, targets, divisor)
+    loss = FusedGradients(model, dtype).loss_sum(ids, targets, divisor, starts)
     return float(loss), {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -98,6 +98,50 @@ def test_bf16_gradients_are_as_near_to_fp32_as_autocasts(name, shape):
     for name in exact:
         ours, autocasts = (worst({name: g[name]}, {name: exact[name]})[0] for g in (gradients, theirs))
         assert ours < 1.7 * autocasts + 3e-3, name
+
+
+def starts_of(rows: list[list[int]], length: int) -> torch.Tensor:
+    """Where the text of each place begins, from where the texts of each row do."""
+    places = torch.arange(length)
+    found = []
+    for begins in rows:
+        edges = torch.tensor(begins)
+        found.append(edges[torch.searchsorted(edges, places, right=True) - 1])
+    return torch.stack(found)
+
+
+PACKED = {(3, 40): [[0, 7, 31], [0], [0, 20, 21]], (2, 288): [[0, 130, 131, 257], [0, 64, 200]]}
+
+
+@pytest.mark.parametrize("shape", PACKED, ids=str)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_rows_of_several_texts_have_autograds_gradients(name, shape):
+    config = dataclasses.replace(LAYOUTS[name], max_position_embeddings=512)
+    ids, targets = batch(*shape)
+    starts = starts_of(PACKED[shape], shape[1])
+    loss, gradients = by_kernels(config, ids, targets, torch.float32, 75, starts)
+    their_loss, theirs = by_autograd(config, ids, targets, torch.float32, 75, starts)
+    assert loss == pytest.approx(their_loss, rel=1e-6)
+    assert worst(gradients, theirs)[0] < 1e-5, worst(gradients, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["qwen3", "gpt2", "groups and a window"])
+def test_texts_of_one_row_learn_as_if_each_were_alone(name, dtype):
+    """Also on the tile unit, which takes rows of multiples of 32."""
+    config, begins = LAYOUTS[name], [0, 37, 69, 70]
+    ids, targets = batch(1, 96)
+    texts = list(zip(begins, [*begins[1:], 96]))
+    _, together = by_kernels(config, ids, targets, dtype, 75, starts_of([begins], 96))
+    alone = {name: torch.zeros_like(g) for name, g in together.items()}
+    for first, end in texts:
+        _, gradients = by_kernels(config, ids[:, first:end], targets[:, first:end], dtype, 75)
+        for name, gradient in gradients.items():
+            alone[name] += gradient
+    _, leaking = by_kernels(config, ids, targets, dtype, 75)
+    least = 1e-5 if dtype == torch.float32 else 0.03
+    assert worst(together, alone)[0] < least, worst(together, alone)
+    assert worst(leaking, alone)[0] > 10 * least
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -7,12 +7,12 @@ constexpr int64_t QUERIES = 32;    // whose scores exist together
 constexpr int64_t TOGETHER = 128;  // queries whose share of the keys' gradients is added at once
 
 struct AttentionShape {
-    int64_t batch, heads, length, size, window;  // window 0: all keys before
+    int64_t batch, heads, length, size;
+    const int64_t* first_keys;  // [B, T] the first key that a query sees, never falling along T; null: 0 for all
     float scale;
 
-    int64_t first_key(int64_t query) const {
-        const int64_t first = window > 0 && query + 1 > window ? query + 1 - window : 0;
-        return first;
+    int64_t first_key(int64_t head, int64_t query) const {
+        return first_keys == nullptr ? 0 : first_keys[head / heads * length + query];
     }
 };
 
@@ -103,11 +103,11 @@ static void attention_forward(const bfloat16* q, const bfloat16* k, const bfloat
             pack_values(v + at, size, length, size, values);
             bfloat16* out = mixed + head / shape.heads * length * width + head % shape.heads * size;
             for (int64_t first = 0; first < length; first += QUERIES) {
-                const int64_t stop = first + QUERIES, start = shape.first_key(first) / 32 * 32;
+                const int64_t stop = first + QUERIES, start = shape.first_key(head, first) / 32 * 32;
                 float_rows(q + at + first * size, size, keys + start * size, size, 0, size, scores + start, length,
                            stop - start, false, QUERIES);
                 for (int64_t i = 0; i < QUERIES; ++i) {
-                    const int64_t query = first + i, from = shape.first_key(query);
+                    const int64_t query = first + i, from = shape.first_key(head, query);
                     float* row = scores + i * length;
                     normalizers[head * length + query] =
                         softmax_of(row, p + i * length, from, query + 1, shape.scale);
@@ -168,15 +168,15 @@ static void attention_backward(const bfloat16* q, const bfloat16* k, const bfloa
             memset(sum_v, 0, 4 * area);
             for (int64_t group = 0; group < length; group += TOGETHER) {
                 const int64_t group_end = group + TOGETHER < length ? group + TOGETHER : length;
-                const int64_t depth = group_end - group, group_start = shape.first_key(group) / 32 * 32;
+                const int64_t depth = group_end - group, group_start = shape.first_key(head, group) / 32 * 32;
                 for (int64_t first = group; first < group_end; first += QUERIES) {
-                    const int64_t stop = first + QUERIES, start = shape.first_key(first) / 32 * 32;
+                    const int64_t stop = first + QUERIES, start = shape.first_key(head, first) / 32 * 32;
                     float_rows(q + at + first * size, size, keys + start * size, size, 0, size, scores + start, length,
                                stop - start, false, QUERIES);
                     float_rows(d + first * width, width, values + start * size, size, 0, size, d_p + start, length,
                                stop - start, false, QUERIES);
                     for (int64_t i = 0; i < QUERIES; ++i) {
-                        const int64_t query = first + i, from = shape.first_key(query);
+                        const int64_t query = first + i, from = shape.first_key(head, query);
                         softmax_gradient(scores + i * length, d_p + i * length, p + i * length, d_s + i * length, from,
                                          query + 1, shape.scale, normalizers[head * length + query]);
                         clear_outside(p + i * length, from, query + 1, group_end);

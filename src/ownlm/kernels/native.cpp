@@ -169,15 +169,23 @@ OWNLM_API void ownlm_swap_heads(int stored, const void* from, void* to, int64_t 
     CALL_STORED(stored, swap_heads(CONST(from), AS(to), batch, first, second, size));
 }
 
-OWNLM_API void ownlm_softmax_forward(int stored, void* scores, int64_t matrices, int64_t queries, int64_t keys,
-                                     int64_t first, int64_t window, float scale) {
-    CALL_STORED(stored, softmax_forward(AS(scores), matrices, queries, keys, first, window, scale));
+// first_keys may be null; see Seen.
+OWNLM_API void ownlm_softmax_forward(int stored, void* scores, int64_t matrices, int64_t heads, int64_t queries,
+                                     int64_t keys, const int64_t* first_keys, int64_t length, int64_t first_query,
+                                     int64_t first_key, float scale) {
+    CALL_STORED(stored, softmax_forward(AS(scores), matrices,
+                                        Seen{heads, queries, keys, first_query - first_key, first_keys, length,
+                                             first_query, first_key},
+                                        scale));
 }
 
 OWNLM_API void ownlm_softmax_backward(int stored, const void* probabilities, void* d_p, int64_t matrices,
-                                      int64_t queries, int64_t keys, int64_t first, int64_t window, float scale) {
-    CALL_STORED(stored,
-                softmax_backward(CONST(probabilities), AS(d_p), matrices, queries, keys, first, window, scale));
+                                      int64_t heads, int64_t queries, int64_t keys, const int64_t* first_keys,
+                                      int64_t length, int64_t first_query, int64_t first_key, float scale) {
+    CALL_STORED(stored, softmax_backward(CONST(probabilities), AS(d_p), matrices,
+                                         Seen{heads, queries, keys, first_query - first_key, first_keys, length,
+                                              first_query, first_key},
+                                         scale));
 }
 
 OWNLM_API void ownlm_swiglu_forward(int stored, const void* gate_up, void* out, int64_t rows, int64_t inner) {
@@ -269,15 +277,16 @@ OWNLM_API void ownlm_amx_newton_schulz(void* x, int64_t matrices, int64_t rows, 
 
 OWNLM_API void ownlm_amx_attention_forward(const void* q, const void* k, const void* v, void* mixed,
                                            float* normalizers, int64_t batch, int64_t heads, int64_t length,
-                                           int64_t size, int64_t window, float scale) {
+                                           int64_t size, const int64_t* first_keys, float scale) {
     amx::attention_forward(CONST_BF(q), CONST_BF(k), CONST_BF(v), BF(mixed), normalizers,
-                           amx::AttentionShape{batch, heads, length, size, window, scale});
+                           amx::AttentionShape{batch, heads, length, size, first_keys, scale});
 }
 
 OWNLM_API void ownlm_amx_attention_backward(const void* q, const void* k, const void* v, const void* d_mixed,
                                             const float* normalizers, void* d_q, void* d_k, void* d_v, int64_t batch,
-                                            int64_t heads, int64_t length, int64_t size, int64_t window, float scale) {
+                                            int64_t heads, int64_t length, int64_t size, const int64_t* first_keys,
+                                            float scale) {
     amx::attention_backward(CONST_BF(q), CONST_BF(k), CONST_BF(v), CONST_BF(d_mixed), normalizers, BF(d_q), BF(d_k),
-                            BF(d_v), amx::AttentionShape{batch, heads, length, size, window, scale});
+                            BF(d_v), amx::AttentionShape{batch, heads, length, size, first_keys, scale});
 }
 #endif

@@ -29,6 +29,31 @@ class HeadShape:
     size: int
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The keys that each query of some scores [B·H, Q, K] sees: those up to its own place in its row.
+
+    Attributes:
+        heads: H.
+        first_query, first_key: places in the row that queries and keys begin at.
+        first_keys: [B, T] int64, the first key that the query at each place of a row sees, never falling along T;
+            None: 0.
+    """
+
+    heads: int
+    first_query: int
+    first_key: int
+    first_keys: Tensor | None
+
+    def arguments(self, scores_MQK: Tensor) -> tuple[int | None, ...]:
+        """For the library's functions."""
+        matrices, queries, keys = scores_MQK.shape
+        length = 0 if self.first_keys is None else self.first_keys.shape[1]
+        return (
+            matrices, self.heads, queries, keys, pointer(self.first_keys), length, self.first_query, self.first_key
+        )  # fmt: skip
+
+
 class Kernels:
     """The library's functions for one way of storing activations.
 
@@ -74,7 +99,7 @@ class Kernels:
         """sum = x + branch; out = norm(sum). `stats_2N` keeps mean and 1/deviation for the way back."""
         rows, width = x_NC.shape
         self.library.ownlm_norm_forward(
-            self.stored, x_NC.data_ptr(), _pointer(branch_NC), norm.weight.data_ptr(), _pointer(norm.bias),
+            self.stored, x_NC.data_ptr(), pointer(branch_NC), norm.weight.data_ptr(), pointer(norm.bias),
             sum_NC.data_ptr(), out_NC.data_ptr(), stats_2N[0].data_ptr(), stats_2N[1].data_ptr(), rows, width, norm.eps,
         )  # fmt: skip
 
@@ -149,16 +174,16 @@ class Kernels:
         """[batch, first, second, size] -> [batch, second, first, size]."""
         self.library.ownlm_swap_heads(self.stored, x.data_ptr(), out.data_ptr(), batch, first, second, size)
 
-    def softmax(self, scores_MQK: Tensor, first: int, window: int, scale: float) -> None:
-        """Causal softmax in place; query i stands at key position `first` + i; window 0: all before it."""
+    def softmax(self, scores_MQK: Tensor, seen: Seen, scale: float) -> None:
+        """Causal softmax in place; what is not seen becomes 0."""
         self.library.ownlm_softmax_forward(
-            self.stored, scores_MQK.data_ptr(), *scores_MQK.shape, first, window, scale
+            self.stored, scores_MQK.data_ptr(), *seen.arguments(scores_MQK), scale
         )
 
-    def softmax_backward(self, p_MQK: Tensor, d_p_MQK: Tensor, first: int, window: int, scale: float) -> None:
+    def softmax_backward(self, p_MQK: Tensor, d_p_MQK: Tensor, seen: Seen, scale: float) -> None:
         """The gradient of the scores, in place of `d_p_MQK`."""
         self.library.ownlm_softmax_backward(
-            self.stored, p_MQK.data_ptr(), d_p_MQK.data_ptr(), *p_MQK.shape, first, window, scale
+            self.stored, p_MQK.data_ptr(), d_p_MQK.data_ptr(), *seen.arguments(p_MQK), scale
         )
 
     def activation(self, gated: bool, x: Tensor, out: Tensor) -> None:
@@ -260,7 +285,8 @@ def gradient_of(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
+def pointer(tensor: Tensor | None) -> int | None:
+    """Where a tensor's memory begins."""
     return None if tensor is None else tensor.data_ptr()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ownlm.kernels.library import library
-from ownlm.kernels.tensors import HeadShape
+from ownlm.kernels.tensors import HeadShape, pointer
 
 TILE = 32
 
@@ -69,23 +69,28 @@ class Tiles:
         mixed: Tensor,
         normalizers: Tensor,
         shape: HeadShape,
-        window: int,
+        first_keys: Tensor | None,
         scale: float,
     ) -> None:
-        """Causal attention of [B, H, T, D] into [B, T, H·D]; `normalizers` [B·H, T] are kept for the way back."""
+        """Causal attention of [B, H, T, D] into [B, T, H·D]; `normalizers` [B·H, T] are kept for the way back.
+
+        Args:
+            first_keys: as in `Seen`.
+        """
         self.library.ownlm_amx_attention_forward(
             q.data_ptr(), k.data_ptr(), v.data_ptr(), mixed.data_ptr(), normalizers.data_ptr(), shape.batch,
-            shape.query, shape.length, shape.size, window, scale,
+            shape.query, shape.length, shape.size, pointer(first_keys), scale,
         )  # fmt: skip
 
     def attention_backward(
         self, q: Tensor, k: Tensor, v: Tensor, d_mixed: Tensor, normalizers: Tensor, d_q: Tensor, d_k: Tensor,
-        d_v: Tensor, shape: HeadShape, window: int, scale: float,
+        d_v: Tensor, shape: HeadShape, first_keys: Tensor | None, scale: float,
     ) -> None:  # fmt: skip
         """The way back of `attention`."""
         self.library.ownlm_amx_attention_backward(
             q.data_ptr(), k.data_ptr(), v.data_ptr(), d_mixed.data_ptr(), normalizers.data_ptr(), d_q.data_ptr(),
-            d_k.data_ptr(), d_v.data_ptr(), shape.batch, shape.query, shape.length, shape.size, window, scale,
+            d_k.data_ptr(), d_v.data_ptr(), shape.batch, shape.query, shape.length, shape.size, pointer(first_keys),
+            scale,
         )  # fmt: skip
 
     def newton_schulz(self, x_NRC: Tensor, coefficients_I3: Tensor) -> None:

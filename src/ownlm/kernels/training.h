@@ -284,8 +284,24 @@ void swap_heads(const S* from, S* to, int64_t batch, int64_t first, int64_t seco
     });
 }
 
-// In place: scores [matrices, queries, keys] -> probabilities. Query i stands at position first + i and sees keys
-// from max(0, position - window + 1) to its own position; the others become 0.
+// The keys that queries see. Of `matrices` scores [queries, keys], `heads` in turn belong to a row of tokens; query i
+// stands at key first + i and sees keys from the one that `first_keys` [rows, length] names, which counts from
+// `first_query` and from `first_key`, to its own; without it from the first.
+struct Seen {
+    int64_t heads, queries, keys, first;
+    const int64_t* first_keys;
+    int64_t length, first_query, first_key;
+
+    int64_t start(int64_t row) const {
+        if (first_keys == nullptr) return 0;
+        const int64_t query = first_query + row % queries;
+        const int64_t key = first_keys[row / queries / heads * length + query] - first_key;
+        return key > 0 ? key : 0;
+    }
+    int64_t stop(int64_t row) const { return first + row % queries + 1; }
+};
+
+// In place: scores [matrices, queries, keys] -> probabilities of the keys that are seen; the others become 0.
 template <class S>
 static inline void softmax_row(S* __restrict p, float* __restrict y, int64_t start, int64_t stop, float scale) {
     float largest = -INFINITY, sum = 0.0f;
@@ -305,13 +321,12 @@ static inline void softmax_row(S* __restrict p, float* __restrict y, int64_t sta
 }
 
 template <class S>
-void softmax_forward(S* scores, int64_t matrices, int64_t queries, int64_t keys, int64_t first, int64_t window,
-                     float scale) {
-    parallel_for(matrices * queries, [=](int64_t begin, int64_t end) {
+void softmax_forward(S* scores, int64_t matrices, Seen seen, float scale) {
+    const int64_t keys = seen.keys;
+    parallel_for(matrices * seen.queries, [=](int64_t begin, int64_t end) {
         float* y = scratch(keys);
         for (int64_t row = begin; row < end; ++row) {
-            const int64_t stop = first + row % queries + 1;
-            const int64_t start = window > 0 && stop > window ? stop - window : 0;
+            const int64_t start = seen.start(row), stop = seen.stop(row);
             S* p = scores + row * keys;
             softmax_row(p, y, start, stop, scale);
             memset(p, 0, sizeof(S) * start);
@@ -332,12 +347,11 @@ static inline void softmax_row_backward(const S* __restrict p, S* __restrict d, 
 }
 
 template <class S>
-void softmax_backward(const S* probabilities, S* d_p, int64_t matrices, int64_t queries, int64_t keys, int64_t first,
-                      int64_t window, float scale) {
-    parallel_for(matrices * queries, [=](int64_t begin, int64_t end) {
+void softmax_backward(const S* probabilities, S* d_p, int64_t matrices, Seen seen, float scale) {
+    const int64_t keys = seen.keys;
+    parallel_for(matrices * seen.queries, [=](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
-            const int64_t stop = first + row % queries + 1;
-            const int64_t start = window > 0 && stop > window ? stop - window : 0;
+            const int64_t start = seen.start(row), stop = seen.stop(row);
             S* d = d_p + row * keys;
             softmax_row_backward(probabilities + row * keys, d, start, stop, scale);
             memset(d, 0, sizeof(S) * start);

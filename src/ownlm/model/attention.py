@@ -104,3 +104,15 @@ def window_mask(length: int, window: int, device: torch.device) -> Tensor:
     index = torch.arange(length, device=device)
     distance = index[:, None] - index[None, :]
     return (distance >= 0) & (distance < window)
+
+
+def texts_mask(starts_BT: Tensor, window: int | None) -> Tensor:
+    """[B, 1, T, T] for rows of several texts: a query sees the keys from its text's start to itself.
+
+    Args:
+        starts_BT: the place in the row at which the text of each token begins.
+        window: of the layer; at most so many keys are seen.
+    """
+    places = torch.arange(starts_BT.shape[1], device=starts_BT.device)
+    first = starts_BT if window is None else starts_BT.maximum(places - window + 1)
+    return ((places >= first[:, :, None]) & (places <= places[:, None]))[:, None]

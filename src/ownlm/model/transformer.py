@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ownlm.model.attention import Attention, position_mask, window_mask
+from ownlm.model.attention import Attention, position_mask, texts_mask, window_mask
 from ownlm.model.cache import KeyValueCache
 from ownlm.model.config import ModelConfig
 from ownlm.model.layers import MLP, Embedding, Linear, Norm, rotary_tables
@@ -33,6 +33,12 @@ class Block(nn.Module):
             return x_BTC + self.mlp(self.mlp_norm(x_BTC))
         x_BTC = x_BTC + self.attention_norm(self.attention(x_BTC, *context))
         return x_BTC + self.mlp_norm(self.mlp(x_BTC))
+
+
+def places_of(ids_BT: Tensor, starts_BT: Tensor | None) -> Tensor:
+    """Position of each token in its text: [B, T], or [1, T] where every row is one text."""
+    places = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
+    return places if starts_BT is None else places - starts_BT
 
 
 class Transformer(nn.Module):
@@ -103,7 +109,12 @@ class Transformer(nn.Module):
         return self.embedding.weight if self.lm_head is None else self.lm_head.weight
 
     def hidden(
-        self, ids_BT: Tensor, *, positions_BT: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        starts_BT: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states [B, T, C], after the last norm.
 
@@ -111,9 +122,14 @@ class Transformer(nn.Module):
             ids_BT: token ids.
             positions_BT: position of each token; None: 0, 1, 2, … Needed with a cache.
             cache: keys and values of earlier positions; the new ones are added to it.
+            starts_BT: where rows hold several texts: the place in the row at which each token's text begins. Texts
+                do not see each other, and each counts its positions from 0. Without a cache.
         """
         config, length = self.config, ids_BT.shape[1]
         end = 0
+        if starts_BT is not None:
+            assert cache is None and positions_BT is None, "rows of several texts have no cache"
+            positions_BT = places_of(ids_BT, starts_BT)
         if cache is None:
             if (
                 positions_BT is None
@@ -133,8 +149,10 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             window = config.window_of(layer)
             if window not in masks:
-                masks[window] = self._mask(
-                    length, positions_BT, end, window, ids_BT.device, cache is not None
+                masks[window] = (
+                    texts_mask(starts_BT, window)
+                    if starts_BT is not None
+                    else self._mask(length, positions_BT, end, window, ids_BT.device, cache is not None)
                 )
             x_BTC = self._through(layer, block, x_BTC, rotary, masks[window], cache, positions_BT, end)
         return self.norm(x_BTC)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ownlm.kernels.library import has_tiles, library
-from ownlm.kernels.tensors import HeadShape, Kernels, gradient_of
+from ownlm.kernels.tensors import HeadShape, Kernels, Seen, gradient_of
 from ownlm.kernels.tiles import TILE, Tiles, fits
 from ownlm.model.config import ModelConfig
-from ownlm.model.transformer import Block, Transformer
+from ownlm.model.transformer import Block, Transformer, places_of
 from ownlm.training.products import Product, product
 
 CHUNK_LOGITS = 2**23  # stored logits of a chunk of the head: 16 MB in bf16
@@ -141,7 +141,7 @@ class _FusedBlock:
         self.qkv.forward(saved.normed_NC, saved.qkv)
         rotary = work.rotary if self.rotates else None
         kernels.heads(saved.qkv, self.norms, rotary, saved.q, saved.k, saved.v, saved.scales, shape)
-        self._attention(saved, shape, work.heads[0])
+        self._attention(saved, shape, work)
         self.o.forward(saved.mixed_NC, work.branch_NC)
         kernels.norm(
             saved.x_NC,
@@ -155,16 +155,17 @@ class _FusedBlock:
         kernels.activation(self.gated, saved.inner, saved.activated_NI)
         self.down.forward(saved.activated_NI, work.branch_NC)
 
-    def _attention(self, saved: _Saved, shape: HeadShape, z: Tensor) -> None:
+    def _attention(self, saved: _Saved, shape: HeadShape, work: _Work) -> None:
+        first_keys, z = work.first_keys[self.window], work.heads[0]
         if self._on_tiles(shape.length):
             assert self.tiles is not None
             self.tiles.attention(
-                saved.q, saved.k, saved.v, saved.mixed_NC, saved.normalizers, shape, self.window, self.scale
+                saved.q, saved.k, saved.v, saved.mixed_NC, saved.normalizers, shape, first_keys, self.scale
             )
             return
         for (first, last, start), p in zip(self._chunks(shape.length), saved.probabilities):
             torch.bmm(saved.q[:, first:last], saved.k[:, start:last].mT, out=p)
-            self.kernels.softmax(p, first - start, self.window, self.scale)
+            self.kernels.softmax(p, Seen(shape.query, first, start, first_keys), self.scale)
             torch.bmm(p, saved.v[:, start:last], out=z[:, first:last])
         self.kernels.swap(z, saved.mixed_NC, shape.batch, shape.query, shape.length, shape.size)
 
@@ -182,8 +183,9 @@ class _FusedBlock:
         _, d_q, d_k, d_v = work.heads
         if self._on_tiles(shape.length):
             assert self.tiles is not None
+            first_keys = work.first_keys[self.window]
             self.tiles.attention_backward(
-                saved.q, saved.k, saved.v, work.d_mixed_NC, saved.normalizers, d_q, d_k, d_v, shape, self.window, self.scale
+                saved.q, saved.k, saved.v, work.d_mixed_NC, saved.normalizers, d_q, d_k, d_v, shape, first_keys, self.scale
             )  # fmt: skip
         else:
             self._attention_backward(saved, shape, work)
@@ -197,6 +199,7 @@ class _FusedBlock:
 
     def _attention_backward(self, saved: _Saved, shape: HeadShape, work: _Work) -> None:
         d_z, d_q, d_k, d_v = work.heads
+        first_keys = work.first_keys[self.window]
         self.kernels.swap(work.d_mixed_NC, d_z, shape.batch, shape.length, shape.query, shape.size)
         chunks = self._chunks(d_z.shape[1])
         alone = len(chunks) == 1
@@ -206,7 +209,7 @@ class _FusedBlock:
             d_p = work.scores[: p.numel()].view(p.shape)
             change = d_z[:, first:last]
             torch.bmm(change, saved.v[:, start:last].mT, out=d_p)
-            self.kernels.softmax_backward(p, d_p, first - start, self.window, self.scale)
+            self.kernels.softmax_backward(p, d_p, Seen(shape.query, first, start, first_keys), self.scale)
             torch.bmm(d_p, saved.k[:, start:last], out=d_q[:, first:last])
             if alone:
                 torch.bmm(p.mT, change, out=d_v)
@@ -223,6 +226,7 @@ class _Work:
         rows, width = batch * length, config.hidden_size
         per_head = (batch * config.num_attention_heads, length, config.head_dim)
         self.rotary: tuple[Tensor, Tensor] | None = None
+        self.first_keys: dict[int, Tensor | None] = {}  # window (0: none) → what `Seen` needs
         self.sum_NC = torch.empty(rows, width)
         self.d_x_NC = torch.empty(rows, width)
         self.branch_NC = torch.empty(rows, width, dtype=dtype)
@@ -286,29 +290,36 @@ class FusedGradients:
         return shape
 
     @torch.no_grad()
-    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, divisor: float | None) -> Tensor:
+    def loss_sum(
+        self, ids_BT: Tensor, targets_BT: Tensor, divisor: float | None, starts_BT: Tensor | None = None
+    ) -> Tensor:
         """Summed cross-entropy in nats; with a divisor, gradients of sum / divisor are added to `parameter.grad`.
 
         Args:
             ids_BT: token ids, int64. targets_BT: the token after each; negative: not trained.
+            starts_BT: as for `Transformer.hidden`.
         """
         self.kernels.use_threads()
         self._refresh()
         shape = self._allocate(*ids_BT.shape)
         ids_N, targets_N = ids_BT.reshape(-1), targets_BT.reshape(-1).contiguous()
-        x_NC = self._forward(ids_BT, shape)
+        x_NC = self._forward(ids_BT, starts_BT, shape)
         losses_N = torch.empty(len(targets_N))
         self._head(targets_N, losses_N, divisor)
         if divisor is not None:
-            self._backward(x_NC, ids_N.contiguous(), shape)
+            self._backward(x_NC, ids_N.contiguous(), starts_BT, shape)
         return losses_N.double().sum()
 
-    def _forward(self, ids_BT: Tensor, shape: HeadShape) -> Tensor:
+    def _forward(self, ids_BT: Tensor, starts_BT: Tensor | None, shape: HeadShape) -> Tensor:
         """Fills `saved`; `normed_NC` are the final hidden states; returns their residual stream."""
         model, work = self.model, self.work
         x_BTC = nn.functional.embedding(ids_BT, model.embedding.weight)
         if model.position_embedding is not None:
-            x_BTC += model.position_embedding.weight[: shape.length]
+            x_BTC += nn.functional.embedding(places_of(ids_BT, starts_BT), model.position_embedding.weight)
+        # What turning says is the distance of two tokens, so it needs no places counted from a text's beginning.
+        work.first_keys = {
+            block.window: self._first_keys(block.window, starts_BT, shape) for block in self.blocks
+        }
         work.rotary = model._rotary_for(shape.length, None, ids_BT.device)
         x_NC, branch = x_BTC.flatten(0, 1), None
         for layer, block in enumerate(self.blocks):
@@ -333,7 +344,16 @@ class FusedGradients:
             if divisor is not None:
                 self.head.backward(logits, self.normed_NC[part], self.work.d_normed_NC[part], self.kernels)
 
-    def _backward(self, last_NC: Tensor, ids_N: Tensor, shape: HeadShape) -> None:
+    def _first_keys(self, window: int, starts_BT: Tensor | None, shape: HeadShape) -> Tensor | None:
+        """The first key that each query sees, [B, T]; None: the first of its row."""
+        if not window:
+            return None if starts_BT is None else starts_BT.contiguous()
+        behind_T = torch.arange(shape.length).sub_(window - 1).clamp_(min=0)
+        if starts_BT is not None:
+            return starts_BT.maximum(behind_T)
+        return behind_T.repeat(shape.batch, 1)
+
+    def _backward(self, last_NC: Tensor, ids_N: Tensor, starts_BT: Tensor | None, shape: HeadShape) -> None:
         model, work = self.model, self.work
         self.kernels.norm_backward(
             work.d_normed_NC, last_NC, model.norm, self.last_stats, work.d_x_NC, work.d_stored_NC, first=True
@@ -342,5 +362,9 @@ class FusedGradients:
             block.backward(saved, shape, work)
         self.kernels.embedding_backward(ids_N, work.d_x_NC, gradient_of(model.embedding.weight))
         if model.position_embedding is not None:
-            total = work.d_x_NC.view(shape.batch, shape.length, -1).sum(0)
-            gradient_of(model.position_embedding.weight)[: shape.length] += total
+            table = gradient_of(model.position_embedding.weight)
+            if starts_BT is None:
+                table[: shape.length] += work.d_x_NC.view(shape.batch, shape.length, -1).sum(0)
+            else:
+                places_N = places_of(ids_N.view(shape.batch, -1), starts_BT).flatten()
+                self.kernels.embedding_backward(places_N, work.d_x_NC, table)
