@@ -132,6 +132,7 @@ def built(config: Any, plan: Any) -> Any:
     import torch
 
     from ownlm.corpus.batches import Batches
+    from ownlm.training.checkpoint import WholeModel
     from ownlm.training.fused import FusedGradients
     from ownlm.training.loop import Trainer
     from ownlm.training.optimizer import Optimizer
@@ -158,6 +159,7 @@ def built(config: Any, plan: Any) -> Any:
         batches,
         lengths,
         Path("unused"),
+        WholeModel(model, {}),
         watchdog=Watchdog("stop"),
         gradients=gradients,
     )

@@ -10,7 +10,7 @@ import torch
 from tests.conftest import TINY
 from tests.training.test_lengths import a_plan
 
-from ownlm.corpus.batches import NOT_TRAINED, Batches
+from ownlm.corpus.batches import NOT_TRAINED, Batches, TokenRows
 from ownlm.corpus.shards import Corpus
 from ownlm.model.config import ModelConfig
 from ownlm.training import setup
@@ -25,12 +25,13 @@ OF_THE_LARGEST = 1e-5
 class Masked(Batches):
     """Rows of which 0, 1, 2, 4, … 32 targets are trained, at their end."""
 
-    def pairs(self, step: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, targets = (part.copy() for part in super().pairs(step, first, count))
+    def pairs(self, step: int, first: int, count: int) -> TokenRows:
+        rows = super().pairs(step, first, count)
+        targets = rows.targets.copy()
         for row in range(count):
             trained = min(CONTEXT, 2 ** (first + row) // 2)
             targets[row, : CONTEXT - trained] = NOT_TRAINED
-        return ids, targets
+        return TokenRows(rows.ids, targets)
 
 
 def trainer(corpus: Path, accumulation: int, kind: type[Batches]) -> Trainer:
@@ -76,7 +77,7 @@ def test_gradients_and_loss_are_those_of_the_one_large_batch(corpus, accumulatio
 def test_the_loss_is_a_mean_over_trained_tokens_alone(corpus):
     """Of the eight rows 0 + 1 + 2 + 4 + 8 + 16 + 32 + 32 tokens are trained, and as many bytes as these have."""
     made = trainer(corpus, 4, Masked)
-    ids, targets = (torch.from_numpy(part) for part in made.batches.pairs(0, 0, ROWS))
+    ids, targets = (torch.from_numpy(part) for part in made.batches.pairs(0, 0, ROWS)[:2])
     trained = targets != NOT_TRAINED
     assert int(trained.sum()) == 95
     with torch.no_grad():

@@ -76,7 +76,9 @@ def test_validation_of_a_short_run_looks_at_fewer_rows(rows, steps):
 def test_the_rows_of_the_plan_are_validated(corpus, tmp_path, tiny, monkeypatch):
     seen = []
     validate = Trainer.validate
-    monkeypatch.setattr(Trainer, "validate", lambda self: seen.append(len(self.validation)) or validate(self))
+    monkeypatch.setattr(
+        Trainer, "validate", lambda self: seen.append(len(self.validation.ids)) or validate(self)
+    )
     run = ownlm.pretrain(corpus, output=tmp_path / "run", max_steps=2, **tiny)
     assert set(seen) == {run.content["plan"]["eval_rows"]}
 

@@ -16,11 +16,11 @@ from tests.training.real_runs import assert_same_run, assert_same_tensors
 import ownlm
 from ownlm.cli import main
 from ownlm.console.errors import OwnlmError
-from ownlm.corpus.batches import Batches
+from ownlm.corpus.batches import Batches, shifted
 from ownlm.corpus.shards import Corpus
 from ownlm.training import loop, watchdog
-from ownlm.training.checkpoint import checkpoints
-from ownlm.training.diagnosis import Accepted, Diagnosis, diagnose, documents_of, forward_again
+from ownlm.training.checkpoint import WholeModel, checkpoints
+from ownlm.training.diagnosis import Accepted, Diagnosis, diagnose, forward_again
 from ownlm.training.log import read_log
 from ownlm.training.loop import Trainer
 from ownlm.training.optimizer import Optimizer
@@ -84,7 +84,7 @@ def trainer_of(run, corpus, rows=8):
     model = ownlm.load(run).model
     plan = TrainPlan.from_json(json.loads((run / "run.json").read_text())["plan"])
     batches = Batches(Corpus.open(corpus).split("train"), plan.context, rows, 0)
-    return Trainer(model, None, plan, batches, torch.zeros(400), run)  # type: ignore[arg-type]
+    return Trainer(model, None, plan, batches, torch.zeros(400), run, WholeModel(model, {}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_first_bad_tensor_of_the_forward_pass_is_named(run, corpus, name, va
         if math.isfinite(value):
             weight.fill_(value)
     rows = trainer.batches.step(3)
-    again = forward_again(trainer.model, (rows[:, :-1], rows[:, 1:]), 3)
+    again = forward_again(trainer.model, shifted(rows), 3)
     assert again.first_bad.startswith(found)
     assert again.bad_weight is not math.isfinite(value)
     assert len(again.losses) == len(rows)
@@ -119,7 +119,7 @@ def test_the_first_bad_tensor_of_the_forward_pass_is_named(run, corpus, name, va
 def test_a_sound_forward_pass_has_the_loss_of_the_model_and_every_parameter_in_its_order(run, corpus):
     trainer = trainer_of(run, corpus)
     rows = trainer.batches.step(3)
-    again = forward_again(trainer.model, (rows[:, :-1], rows[:, 1:]), 3)
+    again = forward_again(trainer.model, shifted(rows), 3)
     assert again.first_bad == ""
     batch = torch.from_numpy(rows)
     logits = trainer.model(batch[:, :-1]).transpose(1, 2)
@@ -166,7 +166,7 @@ def test_the_documents_of_a_batch_are_those_its_tokens_come_from(text_folder, tm
         assert all(np.array_equal(rows[i], whole[s : s + 33]) for i, s in enumerate(starts))
         order = [2, 0, 3, 1]
         expected = list(dict.fromkeys(d for i in order for d in of_token[starts[i] : starts[i] + 32]))
-        listed, more = documents_of(batches, step, rows[:, :-1], order)
+        listed, more = batches.documents(step, order, 5)
         assert len(listed) == min(5, len(expected)) and len(listed) + more == len(expected)
         for document, words in zip(expected, listed):
             text = " ".join(split.document_text(int(document)).split())

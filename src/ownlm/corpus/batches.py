@@ -7,6 +7,8 @@ computed, never stored: a Feistel network permutes any number of blocks in const
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
 import numpy as np
 
 from ownlm.console.errors import Refused
@@ -15,9 +17,48 @@ from ownlm.seeds import derive
 
 NOT_TRAINED = -100  # the target that torch's cross_entropy ignores
 
+SNIPPET = 60  # characters
+SNIPPET_TOKENS = 90  # more than enough for them in any tokenizer that is worth its name
+
 ROUNDS = (
     6  # of the Feistel network; four give a pseudo-random permutation (Luby & Rackoff 1988), two are spare
 )
+
+
+class TokenRows(NamedTuple):
+    """Some rows of a step.
+
+    Attributes:
+        ids: tokens that the model reads, int64 [rows, T].
+        targets: what it learns to say after each of them, int64 [rows, T]; -100 is not trained.
+        starts: where rows hold several texts that do not see each other: the place at which each token's text begins,
+            int64 [rows, T].
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    starts: np.ndarray | None = None
+
+    def part(self, first: int, end: int) -> TokenRows:
+        """Rows [first, end)."""
+        starts = None if self.starts is None else self.starts[first:end]
+        return TokenRows(self.ids[first:end], self.targets[first:end], starts)
+
+
+class Source(Protocol):
+    """What a run is trained on: the rows of a step are a function of its number.
+
+    Attributes:
+        rows: of a step, over all micro-batches and processes.
+    """
+
+    rows: int
+
+    def pairs(self, step: int, first: int, count: int) -> TokenRows:
+        """Rows [first, first + count) of a step."""
+
+    def documents(self, step: int, worst_first: list[int], most: int) -> tuple[list[str], int]:
+        """(what is in a step as words, at most `most`; how many are not listed), by row numbers in this order."""
 
 
 class Batches:
@@ -54,10 +95,33 @@ class Batches:
             batch[row] = self.split.read(start, start + self.context + 1)
         return batch
 
-    def pairs(self, step: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [first, first + count) of a step as (ids that are read, targets after each), int64 [count, context]."""
-        rows = self.step(step, first, count)
-        return rows[:, :-1], rows[:, 1:]
+    def pairs(self, step: int, first: int, count: int) -> TokenRows:
+        """Rows [first, first + count) of a step; every token is trained."""
+        return shifted(self.step(step, first, count))
+
+    def documents(self, step: int, worst_first: list[int], most: int) -> tuple[list[str], int]:
+        """(documents of a step as words, how many are not listed).
+
+        Args:
+            step: 0-based. worst_first: row numbers in the order in which their documents are listed.
+        """
+        starts, begins = self.starts(step, 0, self.rows), self.split.document_starts
+        seen: dict[int, tuple[int, int]] = {}
+        for row in worst_first:
+            # The row's first document is the last one that begins there or before.
+            start, stop = starts[row], starts[row] + self.context
+            first = int(np.searchsorted(begins, start, side="right")) - 1
+            for document in range(first, int(np.searchsorted(begins, stop, side="left"))):
+                end = int(begins[document + 1]) if document + 1 < len(begins) else stop
+                seen.setdefault(document, (max(start, int(begins[document])), min(stop, end)))
+        return [self._named(*entry) for entry in list(seen.items())[:most]], max(0, len(seen) - most)
+
+    def _named(self, document: int, place: tuple[int, int]) -> str:
+        """'texts/fox.txt:12 (document 34: "The quick brown …")': the text is what the batch holds of it."""
+        tokenizer = self.split.corpus.tokenizer
+        ids = self.split.read(place[0], min(place[1], place[0] + SNIPPET_TOKENS)).tolist()
+        text = tokenizer.decode([token for token in ids if token != tokenizer.eos_id])
+        return f'{self.split.where(document)} (document {document:,}: "{snippet(text)}")'
 
     def starts(self, step: int, first: int, count: int) -> list[int]:
         """Where in the split the rows [first, first + count) of a step begin, in tokens."""
@@ -71,6 +135,17 @@ class Batches:
     def _offset(self, epoch: int) -> int:
         room = self.split.num_tokens - 1 - self.blocks * self.context
         return derive(self.seed, "block offset", epoch) % (min(room, self.context - 1) + 1)
+
+
+def shifted(rows: np.ndarray) -> TokenRows:
+    """Rows of T + 1 tokens as what is read and what follows it."""
+    return TokenRows(rows[:, :-1], rows[:, 1:])
+
+
+def snippet(text: str) -> str:
+    """The beginning of a text on one line; it may begin and end inside a character."""
+    text = " ".join(text.strip("\ufffd").split())
+    return text[:SNIPPET].rstrip() + (" …" if len(text) > SNIPPET else "")
 
 
 def permuted(index: int, count: int, key: int) -> int:

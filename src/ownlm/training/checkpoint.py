@@ -9,27 +9,65 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ownlm.console.errors import OwnlmError, Refused
+from ownlm.corpus.tokenizer import Tokenizer
 from ownlm.json_files import read_object
 from ownlm.model.checkpoint import load_model, save_model, save_tensors, write_json
 from ownlm.model.transformer import Transformer
 from ownlm.training.optimizer import Optimizer
 
 
+class Weights(Protocol):
+    """How what is trained is written to a folder and read from it."""
+
+    def save(self, folder: Path) -> None:
+        """Write it in fp32."""
+
+    def load(self, folder: Path) -> None:
+        """Put what `save` wrote into the model in memory.
+
+        Raises:
+            OwnlmError: damaged, or of another model.
+        """
+
+
+class WholeModel:
+    """All weights of a model.
+
+    Args:
+        ids: bos, eos and pad ids for config.json.
+    """
+
+    def __init__(self, model: Transformer, ids: dict[str, int]) -> None:
+        self.model, self.ids = model, ids
+
+    def save(self, folder: Path) -> None:
+        """As a model folder."""
+        save_model(self.model, folder, self.ids, dtype=torch.float32)
+
+    def load(self, folder: Path) -> None:
+        """See `Weights`."""
+        stored = load_model(folder, device=next(self.model.parameters()).device)
+        if stored.config != self.model.config:
+            raise Refused("the checkpoint is of another model than the run.", where=folder)
+        self.model.load_state_dict(stored.state_dict())
+
+
 def save_checkpoint(
-    run: Path, step: int, model: Transformer, optimizer: Optimizer, state: dict[str, object]
+    run: Path, step: int, weights: Weights, optimizer: Optimizer, state: dict[str, object]
 ) -> Path:
     """Write `checkpoints/step-N/` under another name first: a kill or a full disk leaves the older ones whole."""
     final = run / "checkpoints" / f"step-{step}"
     temporary = final.with_name(final.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        save_model(model, temporary, token_ids(run), dtype=torch.float32)
+        weights.save(temporary)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if (run / name).exists():
                 shutil.copyfile(run / name, temporary / name)
@@ -44,10 +82,10 @@ def save_checkpoint(
     return final
 
 
-def token_ids(run: Path) -> dict[str, int]:
-    """bos, eos and pad ids for config.json, as the run's generation_config.json has them."""
-    content = read_object(run / "generation_config.json")
-    return {key: content[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in content}
+def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """bos, eos and pad ids of a model of ours, for config.json."""
+    ends = tokenizer.eos_id
+    return {"bos_token_id": ends, "eos_token_id": ends, "pad_token_id": tokenizer.pad_id}
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -68,11 +106,11 @@ def prune(run: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, model: Transformer, optimizer: Optimizer) -> dict[str, object]:
-    """Put a checkpoint's weights and optimizer state into `model` and `optimizer`; return its state.json."""
+def load_checkpoint(folder: Path, weights: Weights, optimizer: Optimizer) -> dict[str, object]:
+    """Put a checkpoint's weights and optimizer state into memory; return its state.json."""
     try:
         state: dict[str, object] = read_object(folder / "state.json")
-        stored = load_model(folder, device=next(model.parameters()).device)
+        weights.load(folder)
         tensors = load_file(folder / "optimizer.safetensors")
         missing = [name for name in ("step", "seconds") if name not in state]
         missing += [name for name in optimizer.state_tensors() if name not in tensors]
@@ -82,9 +120,6 @@ def load_checkpoint(folder: Path, model: Transformer, optimizer: Optimizer) -> d
         raise _damaged(folder, str(error)) from None
     if missing:
         raise _damaged(folder, f"Missing: {missing[0]}.")
-    if stored.config != model.config:
-        raise Refused("the checkpoint is of another model than the run.", where=folder)
-    model.load_state_dict(stored.state_dict())
     optimizer.load_state_tensors(tensors)
     return state
 

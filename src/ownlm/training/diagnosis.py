@@ -12,19 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ownlm.corpus.batches import Batches
-from ownlm.corpus.shards import Split
+from ownlm.corpus.batches import Source, TokenRows
 from ownlm.model.transformer import Transformer
 from ownlm.training.loss import head_loss
 from ownlm.training.plan import TrainPlan
 
 MOST_DOCUMENTS = 5
-SNIPPET = 60  # characters
-SNIPPET_TOKENS = 90  # more than enough for them in any tokenizer that is worth its name
 CHECKED_LOGITS = 2**22  # of the head that exist at once
 
 
@@ -94,27 +90,27 @@ def described(name: str, tensor: Tensor) -> str:
 
 
 @torch.no_grad()
-def forward_again(model: Transformer, batch: tuple[np.ndarray, np.ndarray], rows_at_once: int) -> Forward:
+def forward_again(model: Transformer, batch: TokenRows, rows_at_once: int) -> Forward:
     """The forward pass of a batch in fp32, with every tensor looked at.
 
     Args:
-        batch: token ids and the targets after each of them, int64 [rows, T]; a negative target is not trained.
+        batch: all rows of a step.
     """
     found = Forward()
     device = next(model.parameters()).device
     head = "embedding.weight" if model.lm_head is None else "lm_head.weight"
-    for first in range(0, len(batch[0]), rows_at_once):
-        ids_BT, targets_BT = (
-            torch.from_numpy(part[first : first + rows_at_once]).to(device) for part in batch
-        )
+    for first in range(0, len(batch.ids), rows_at_once):
+        part = batch.part(first, first + rows_at_once)
+        ids_BT, targets_BT = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.targets).to(device)
+        starts_BT = None if part.starts is None else torch.from_numpy(part.starts).to(device)
         with _watched(model, found), torch.autocast(device.type, enabled=False):
-            hidden_BTC = model.hidden(ids_BT)
+            hidden_BTC = model.hidden(ids_BT, starts_BT=starts_BT)
             if head not in found.order:  # the head is a product with this matrix, not the call of a module
                 found.order.append(head)
                 found.see(f"the weight {head}", model.head_weight, weight=True)
             step = max(1, CHECKED_LOGITS // model.config.vocab_size)
-            for part in hidden_BTC.flatten(0, 1).split(step):
-                found.see("the logits", model.head(part))
+            for states in hidden_BTC.flatten(0, 1).split(step):
+                found.see("the logits", model.head(states))
         for hidden_TC, targets_T, trained_T in zip(hidden_BTC, targets_BT, targets_BT >= 0):
             total = float(head_loss(hidden_TC[trained_T], model.head_weight, targets_T[trained_T]))
             found.losses.append(total / max(1, int(trained_T.sum())))
@@ -176,43 +172,9 @@ def bad_gradients(model: Transformer, order: list[str]) -> str:
     return f"every tensor is finite; the largest gradient is that of {largest} (norm {norms[largest]:.3g} of {whole:.3g})"
 
 
-def documents_of(
-    batches: Batches, step: int, ids: np.ndarray, worst_first: list[int]
-) -> tuple[list[str], int]:
-    """(documents of a step as words, how many are not listed).
-
-    Args:
-        step: 0-based.
-        ids: of its tokens, int64 [rows, T].
-        worst_first: row numbers in the order in which their documents are listed.
-    """
-    split, starts = batches.split, batches.starts(step, 0, len(ids))
-    begins = split.document_starts
-    seen: dict[int, np.ndarray] = {}
-    for row in worst_first:
-        # The row's first document is the last one that begins there or before.
-        first = int(np.searchsorted(begins, starts[row], side="right")) - 1
-        after = int(np.searchsorted(begins, starts[row] + ids.shape[1], side="left"))
-        for document in range(first, after):
-            begin = max(0, int(begins[document]) - starts[row])
-            end = int(begins[document + 1]) - starts[row] if document + 1 < len(begins) else ids.shape[1]
-            seen.setdefault(document, ids[row, begin : min(end, begin + SNIPPET_TOKENS)])
-    listed = [_document(split, document, part) for document, part in list(seen.items())[:MOST_DOCUMENTS]]
-    return listed, len(seen) - len(listed)
-
-
-def _document(split: Split, document: int, ids: np.ndarray) -> str:
-    """'texts/fox.txt:12 (document 34: "The quick brown …")': the text is what the batch holds of it."""
-    tokenizer = split.corpus.tokenizer
-    text = tokenizer.decode([token for token in ids.tolist() if token != tokenizer.eos_id])
-    text = " ".join(text.strip("\ufffd").split())  # a row may begin and end inside a character
-    shown = text[:SNIPPET].rstrip() + (" …" if len(text) > SNIPPET else "")
-    return f'{split.where(document)} (document {document:,}: "{shown}")'
-
-
 def diagnose(
     model: Transformer,
-    batches: Batches,
+    batches: Source,
     plan: TrainPlan,
     step: int,
     loss: float,
@@ -243,7 +205,7 @@ def diagnose(
         else:
             blame, cause = "unknown", "The loss is normal, so it began in the backward pass."
     worst = sorted(range(batches.rows), key=lambda row: _badness(again.losses[row]), reverse=True)
-    documents, more = documents_of(batches, step, batch[0], worst)
+    documents, more = batches.documents(step, worst, MOST_DOCUMENTS)
     return Diagnosis(tensor, cause, blame, again.bad_weight, documents, more)
 
 
@@ -265,7 +227,7 @@ def _not_again(dtype: str, loss: float) -> tuple[str, str]:
 
 
 def _weights_or_text(
-    model: Transformer, batches: Batches, at_once: int, highest: float, last: Accepted | None
+    model: Transformer, batches: Source, at_once: int, highest: float, last: Accepted | None
 ) -> tuple[str, str]:
     """(blame, cause) of a loss that is too high: bad weights are bad for the text of an earlier step too."""
     if last is None:

@@ -78,7 +78,7 @@ def build(order: Order, corpus: Corpus, processes: Processes) -> Trainer:
     if order.do == "train":
         trainer.watchdog = Watchdog(order.on_divergence)
     if order.checkpoint is not None:
-        state = load_checkpoint(order.checkpoint, trainer.model, trainer.optimizer)
+        state = load_checkpoint(order.checkpoint, trainer.weights, trainer.optimizer)
         assert trainer.watchdog is not None
         trainer.watchdog.load(state)
         trainer.step, trainer.seconds_before = int(str(state["step"])), float(str(state["seconds"]))

@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ownlm.console.errors import OwnlmError
-from ownlm.corpus.batches import NOT_TRAINED, Batches
+from ownlm.corpus.batches import NOT_TRAINED, Source, TokenRows
 from ownlm.model.transformer import Transformer
-from ownlm.training.checkpoint import prune, save_checkpoint
+from ownlm.training.checkpoint import Weights, prune, save_checkpoint
 from ownlm.training.fused import FusedGradients
 from ownlm.training.log import RunLog
 from ownlm.training.loss import head_loss
@@ -31,7 +30,19 @@ from ownlm.training.schedule import learning_rate_factor
 from ownlm.training.trackers import Tracker
 from ownlm.training.watchdog import Trouble, Watchdog, divergence_logged, gradient_norm
 
-Batch = tuple[Tensor, Tensor]  # ids that the model reads [B, T], and the targets after each of them [B, T]
+
+class Batch(NamedTuple):
+    """`TokenRows` on the device of the model."""
+
+    ids: Tensor
+    targets: Tensor
+    starts: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: TokenRows, device: str) -> Batch:
+        """Some rows of a step."""
+        starts = None if rows.starts is None else torch.from_numpy(rows.starts).to(device)
+        return cls(torch.from_numpy(rows.ids).to(device), torch.from_numpy(rows.targets).to(device), starts)
 
 
 @dataclass
@@ -41,8 +52,10 @@ class Trainer:
     Of several processes each has one; the first one's writes, validates and calls what is to be called.
 
     Args:
+        weights: how checkpoints hold what is trained.
         byte_lengths: UTF-8 bytes of each token id (0 for specials), [V].
-        validation: fixed validation blocks [rows, T + 1], or None.
+        batches: what is trained on.
+        validation: fixed rows that are not trained on, or None.
         on_step: called with the values of each step (for the live line).
         on_skipped: called with what was wrong with a step that was left out.
         on_sample: called when a sample is due; returns the text.
@@ -55,10 +68,11 @@ class Trainer:
     model: Transformer
     optimizer: Optimizer
     plan: TrainPlan
-    batches: Batches
+    batches: Source
     byte_lengths: Tensor
     run: Path
-    validation: np.ndarray | None = None
+    weights: Weights
+    validation: TokenRows | None = None
     on_step: Callable[[dict[str, Any]], None] = lambda _: None
     on_validation: Callable[[dict[str, Any]], None] = lambda _: None
     on_skipped: Callable[[Trouble], None] = lambda _: None
@@ -146,19 +160,22 @@ class Trainer:
         first = self.processes.rank * plan.gradient_accumulation_steps
         for micro in range(first, first + plan.gradient_accumulation_steps):
             rows = plan.per_device_train_batch_size
-            ids, targets = self.batches.pairs(self.step, micro * rows, rows)
-            found.append((torch.from_numpy(ids).to(plan.device), torch.from_numpy(targets).to(plan.device)))
+            found.append(Batch.of(self.batches.pairs(self.step, micro * rows, rows), plan.device))
         return found
 
     def _trained_tokens(self, batches: list[Batch]) -> tuple[int, int]:
         """(targets that are trained, at least 1, and their bytes) in all micro-batches of all processes."""
         tokens = size = 0
-        for _, targets in batches:
-            trained = targets[targets != NOT_TRAINED]
-            tokens += trained.numel()
-            size += int(self.byte_lengths[trained].sum())
+        for batch in batches:
+            count, length = self._trained_in(batch)
+            tokens, size = tokens + count, size + length
         all_tokens, all_bytes = self.processes.sum(tokens, size)
         return max(1, int(all_tokens)), int(all_bytes)
+
+    def _trained_in(self, batch: Batch) -> tuple[int, int]:
+        """(targets that are trained, their bytes)."""
+        trained = batch.targets[batch.targets != NOT_TRAINED]
+        return trained.numel(), int(self.byte_lengths[trained].sum())
 
     def backward(self, batch: Batch, divisor: int) -> Tensor:
         """Add the gradients of a micro-batch's summed loss / divisor to each parameter's `.grad`.
@@ -171,18 +188,18 @@ class Trainer:
             The summed loss in nats, detached.
         """
         if self.gradients is not None:
-            return self.gradients.loss_sum(*batch, divisor)
+            return self.gradients.loss_sum(batch.ids, batch.targets, divisor, batch.starts)
         loss = self.loss_sum(batch)
         (loss / divisor).backward()
         return loss.detach()
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """Summed cross-entropy in nats of the targets."""
-        ids, targets = batch
+        ids, targets, starts = batch
         if self.gradients is not None:
-            return self.gradients.loss_sum(ids, targets, None)
+            return self.gradients.loss_sum(ids, targets, None, starts)
         with self.autocast():
-            hidden = self.model.hidden(ids)
+            hidden = self.model.hidden(ids, starts_BT=starts)
         dtype = torch.bfloat16 if self.plan.dtype == "bfloat16" else torch.float32
         return head_loss(hidden.flatten(0, 1), self.model.head_weight, targets.flatten(), dtype)
 
@@ -199,11 +216,11 @@ class Trainer:
         self.model.eval()
         nll, count, size = 0.0, 0, 0
         rows = self.plan.per_device_train_batch_size
-        for first in range(0, len(self.validation), rows):
-            batch = torch.from_numpy(self.validation[first : first + rows]).to(self.plan.device)
-            nll += float(self.loss_sum((batch[:, :-1], batch[:, 1:])))
-            count += batch[:, 1:].numel()
-            size += int(self.byte_lengths[batch[:, 1:]].sum())
+        for first in range(0, len(self.validation.ids), rows):
+            batch = Batch.of(self.validation.part(first, first + rows), self.plan.device)
+            nll += float(self.loss_sum(batch))
+            tokens, length = self._trained_in(batch)
+            count, size = count + tokens, size + length
         return {"step": self.step, "loss": nll / count, "bits_per_byte": nll / math.log(2) / max(size, 1)}
 
     def _between_steps(self, log: RunLog, started: float) -> None:
@@ -242,7 +259,7 @@ class Trainer:
         if self.watchdog:
             self.watchdog.before_saving(self)
             state["watchdog"] = self.watchdog.state()
-        save_checkpoint(self.run, self.step, self.model, self.optimizer, state)
+        save_checkpoint(self.run, self.step, self.weights, self.optimizer, state)
         if not (self.watchdog and self.watchdog.in_a_row):  # these weights may be bad: older ones must stay
             prune(self.run, self.plan.save_total_limit)
         log.write("checkpoint", step=self.step, seconds=seconds)

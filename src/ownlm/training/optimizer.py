@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ownlm.kernels.library import has_tiles, library
 from ownlm.kernels.tensors import MuonKernels
 from ownlm.kernels.tiles import Tiles, fits
-from ownlm.model.transformer import Transformer
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the same source
 ITERATIONS = 5
@@ -27,29 +26,31 @@ class Optimizer:
     """Both parts behind one `step`.
 
     Args:
-        model: its 2-D block weights go to Muon, embeddings, head, norms and biases to AdamW.
-        learning_rate: peak of AdamW. muon_learning_rate: peak of Muon.
+        model: of its weights that are trained, 2-D ones of blocks go to Muon, embeddings, head, norms and biases to
+            AdamW.
+        learning_rate: peak of AdamW. muon_learning_rate: peak of Muon; None: AdamW trains everything.
         weight_decay: decoupled, on Muon's matrices and AdamW's 2-D weights.
         iteration_dtype: of the Newton–Schulz products (bf16 where it pays; the iteration tolerates it).
     """
 
     def __init__(
         self,
-        model: Transformer,
+        model: nn.Module,
         learning_rate: float,
-        muon_learning_rate: float,
+        muon_learning_rate: float | None,
         weight_decay: float,
         iteration_dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.muon_peak, self.weight_decay = muon_learning_rate, weight_decay
-        self.iteration_dtype, self.parameters = iteration_dtype, list(model.parameters())
+        self.muon_peak, self.weight_decay = muon_learning_rate or 0.0, weight_decay
+        self.iteration_dtype = iteration_dtype
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
         self.adam_peak = learning_rate
         self.matrices: dict[str, nn.Parameter] = {}
         others: dict[str, nn.Parameter] = {}
-        for name, parameter in model.named_parameters():
-            (self.matrices if name.startswith("blocks.") and parameter.ndim == 2 else others)[name] = (
-                parameter
-            )
+        for name, parameter in trained.items():
+            of_blocks = "blocks" in name.split(".") and parameter.ndim == 2
+            (self.matrices if of_blocks and muon_learning_rate is not None else others)[name] = parameter
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
         shapes: dict[torch.Size, list[str]] = defaultdict(list)
         for name, parameter in self.matrices.items():

@@ -14,6 +14,7 @@ from ownlm.locate import FORMAT
 from ownlm.model.checkpoint import write_json
 from ownlm.model.config import ModelConfig
 from ownlm.model.families import to_hugging_face
+from ownlm.training.checkpoint import token_ids
 from ownlm.training.draft import Draft
 from ownlm.training.plan import TrainPlan
 from ownlm.training.run_folder import command_line, environment, repeat_command, write_run
@@ -81,11 +82,7 @@ def prepare_folder(output: Path, corpus: Corpus, config: ModelConfig, content: d
     """Tokenizer, config.json, generation_config.json and run.json (`content`): all but the weights."""
     tokenizer = corpus.tokenizer
     tokenizer.save(output)
-    ids = {
-        "bos_token_id": tokenizer.eos_id,
-        "eos_token_id": tokenizer.eos_id,
-        "pad_token_id": tokenizer.pad_id,
-    }
+    ids = token_ids(tokenizer)
     write_json(output / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8})
     write_json(output / "config.json", to_hugging_face(config, ids))
     write_run(output, content)

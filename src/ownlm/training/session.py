@@ -297,7 +297,7 @@ class Session:
                 f"stopped at step {trainer.step:,} of {trainer.plan.max_steps:,}; everything up to it is saved.",
                 do=self._resume_command(),
             )
-        save_model(trainer.model, self.output, token_ids(self.output))
+        save_model(trainer.model, self.output, token_ids(corpus.tokenizer))
         content["finished"] = True
         write_run(self.output, content)
         write_model_card(self.output, content)

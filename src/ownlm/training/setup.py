@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ownlm.console.errors import UsageError
-from ownlm.corpus.batches import Batches, fixed_sample
+from ownlm.corpus.batches import Batches, fixed_sample, shifted
 from ownlm.corpus.shards import Corpus
 from ownlm.machine.cpu import give_freed_memory_back, num_cores
 from ownlm.model.checkpoint import load_model
@@ -18,6 +18,7 @@ from ownlm.model.config import ModelConfig
 from ownlm.model.sizes import SIZES, config_for
 from ownlm.model.transformer import Transformer
 from ownlm.seeds import derive
+from ownlm.training.checkpoint import WholeModel, token_ids
 from ownlm.training.compiled import compile_blocks
 from ownlm.training.fused import FusedGradients
 from ownlm.training.loop import Trainer
@@ -139,7 +140,8 @@ def build_trainer(
         batches=Batches(corpus.split("train"), plan.context, plan.rows_per_step, plan.seed),
         byte_lengths=torch.from_numpy(corpus.tokenizer.token_byte_lengths.astype("int64")).to(plan.device),
         run=run,
-        validation=fixed_sample(validation, plan.context, plan.eval_rows, plan.seed)
+        weights=WholeModel(model, token_ids(corpus.tokenizer)),
+        validation=shifted(fixed_sample(validation, plan.context, plan.eval_rows, plan.seed))
         if validation.num_tokens > 1 and processes.first
         else None,
         processes=processes,
