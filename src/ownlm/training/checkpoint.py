@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -60,9 +61,18 @@ class WholeModel:
 
 
 def save_checkpoint(
-    run: Path, step: int, weights: Weights, optimizer: Optimizer, state: dict[str, object]
+    run: Path,
+    step: int,
+    weights: Weights,
+    optimizer: Optimizer,
+    state: dict[str, object],
+    logged: Callable[[], None],
 ) -> Path:
-    """Write `checkpoints/step-N/` under another name first: a kill or a full disk leaves the older ones whole."""
+    """Write `checkpoints/step-N/` under another name first: a kill or a full disk leaves the older ones whole.
+
+    `logged` is called when all of it is written, before it has its name: a run that goes on from it has the log line,
+    and one that goes on from the one before cuts it.
+    """
     final = run / "checkpoints" / f"step-{step}"
     temporary = final.with_name(final.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -73,6 +83,7 @@ def save_checkpoint(
                 shutil.copyfile(run / name, temporary / name)
         save_tensors(optimizer.state_tensors(), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"step": step, **state})
+        logged()
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -259,10 +259,13 @@ class Trainer:
         if self.watchdog:
             self.watchdog.before_saving(self)
             state["watchdog"] = self.watchdog.state()
-        save_checkpoint(self.run, self.step, self.weights, self.optimizer, state)
+
+        def logged() -> None:
+            log.write("checkpoint", step=self.step, seconds=seconds)
+
+        save_checkpoint(self.run, self.step, self.weights, self.optimizer, state, logged)
         if not (self.watchdog and self.watchdog.in_a_row):  # these weights may be bad: older ones must stay
             prune(self.run, self.plan.save_total_limit)
-        log.write("checkpoint", step=self.step, seconds=seconds)
 
 
 @contextmanager
