@@ -24,27 +24,32 @@ MAY_IMPORT: dict[str, set[str]] = {
     "locate": {"console"},
     "json_files": {"console"},
     "hub": {"console", "version"},
-    "model": {"console", "json_files"},
+    "model": {"console", "json_files", "seeds"},
     "machine": {"console", "model"},
     "kernels": set(),
     "engine": {"console", "model", "machine", "kernels"},
     "corpus": {"console", "seeds", "hub", "version"},
-    "evaluation": {"console", "seeds", "corpus", "model", "engine"},
-    "export": {"console", "json_files", "hub", "corpus", "model", "version"},
     "tasks": {"console", "json_files", "locate", "hub", "corpus"},
-    "use": {"console", "json_files", "locate", "hub", "corpus", "model", "machine", "engine", "evaluation"},
+    "evaluation": {"console", "seeds", "json_files", "corpus", "model", "engine", "tasks"},
+    "export": {"console", "json_files", "hub", "corpus", "model", "version"},
+    "use": {"console", "json_files", "locate", "hub", "corpus", "model", "machine", "engine", "evaluation", "tasks"},
     "training": {
         "kernels", "console", "seeds", "json_files", "locate", "version", "report", "corpus", "model", "machine", "engine",
-        "evaluation", "use",
+        "evaluation", "use", "tasks",
     },
+    "server": {"console", "corpus", "engine", "tasks", "use", "version"},
 }  # fmt: skip
 MAY_IMPORT["verbs"] = set(MAY_IMPORT)
 MAY_IMPORT["front"] = {"verbs", "use", "console", "version"}
 
 GROUPS = {
     "__main__": "front", "cli": "front", "__init__": "front", "__version__": "version",
+    "adapters": "use", "adapter_bases": "use",
     "answer_form": "use", "continuation": "use", "filling": "use", "loaded": "use", "masked": "use", "foreign": "use",
-    "foreign_open": "use",
+    "foreign_open": "use", "predicting": "use", "task_methods": "use", "seq2seq": "use", "pipeline": "use", "pipelines": "use",
+    "chatting": "use", "conversation": "use",
+    "headed": "use", "headed_inputs": "use", "headed_logits": "use", "headed_spans": "use", "headed_tags": "use",
+    "headed_training": "use",
     "hub_errors": "hub", "hub_fetch": "hub", "hub_listing": "hub",
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ownlm.verbs.quickstart import quickstart
     from ownlm.verbs.runs import runs
     from ownlm.verbs.score import score
+    from ownlm.verbs.serve import serve
 
 __all__ = [
     "Interrupted",
@@ -55,6 +56,7 @@ __all__ = [
     "quickstart",
     "runs",
     "score",
+    "serve",
 ]
 
 

@@ -75,17 +75,21 @@ def token_bytes(tokenizer: Tokenizer, stop_ids: Sequence[int], vocab_size: int) 
 
 
 def constraint_of(
-    vocabulary: TokenBytes, schema: Mapping[str, Any] | None, choices: Sequence[str]
+    vocabulary: TokenBytes, schema: Mapping[str, Any] | None, choices: Sequence[str], regex: str | None = None
 ) -> Constraint:
-    """What holds an answer to a JSON schema or to one of several texts.
+    """What holds an answer to a JSON schema, to one of several texts or to a regular expression.
 
     Raises:
-        UsageError: both, or what cannot be followed, by name.
+        UsageError: several of them, or what cannot be followed, by name.
     """
-    from ownlm.engine.constrained import json_schema, one_of
+    from ownlm.engine.constrained import json_schema, matching, one_of
 
-    if schema is None:
-        return one_of(vocabulary, choices, where="--choices")
-    if choices:
-        raise UsageError("set together with --schema.", where="--choices", do="only one of them")
-    return json_schema(vocabulary, schema, where="--schema")
+    given = {"--schema": schema is not None, "--choices": bool(choices), "--regex": regex is not None}
+    first, *others = [name for name, on in given.items() if on] or ["--choices"]
+    if others:
+        raise UsageError(f"set together with {first}.", where=others[0], do="only one of them")
+    if schema is not None:
+        return json_schema(vocabulary, schema, where=first)
+    if regex is not None:
+        return matching(vocabulary, regex, where=first)
+    return one_of(vocabulary, choices, where=first)

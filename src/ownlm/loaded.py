@@ -10,23 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlm.answer_form import constraint_of, stop_ids, stop_strings, token_bytes
+from ownlm.chatting import Chatting
 from ownlm.console import output as out
 from ownlm.console.errors import Refused, UsageError
 from ownlm.continuation import Completion, Piece, Prompt, continue_texts, encode_prompt
 from ownlm.json_files import read_object
-from ownlm.locate import RUN_FILE, find_run
+from ownlm.locate import RUN_FILE, find_run, holds_adapter
+from ownlm.task_methods.methods import TaskMethods
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.engine.constrained import TokenBytes
     from ownlm.engine.engine import Engine
     from ownlm.engine.requests import SamplingSettings
+    from ownlm.engine.scoring import Scorer
     from ownlm.model.transformer import Transformer
 
 DEFAULT_NEW_TOKENS = 200  # about two paragraphs; when neither max_length nor max_new_tokens is given
 
 
-class LoadedModel:
+class LoadedModel(Chatting, TaskMethods):
     """A run folder opened for use.
 
     Args:
@@ -67,6 +70,29 @@ class LoadedModel:
         return torch_model(self.path, "cpu", dtype)
 
     @property
+    def text_scorer(self) -> Scorer:
+        """What computes log-probabilities of texts: the engine, and so the bits that generating reports; where torch
+        computes the model itself, whole batches at once: the order in which the engine adds costs torch several times
+        as much.
+        """
+        return self.engine if self.engine.backend.name == "native" else self.model
+
+    @cached_property
+    def adapters(self) -> dict[str, LoadedModel]:
+        """Adapters beside this model in memory, by name; all share its engine."""
+        return {}
+
+    def with_adapter(self, adapter: str | os.PathLike[str]) -> LoadedModel:
+        """This model with an adapter: one of `adapters` by its name, or a folder, which is read and added to them.
+
+        Raises:
+            UsageError: there is no such adapter. Refused: damaged, or of another base.
+        """
+        from ownlm.adapters import with_adapter
+
+        return with_adapter(self, adapter)
+
+    @property
     def context(self) -> int:
         """Tokens of prompt and answer together at most."""
         return self.engine.max_context
@@ -97,7 +123,7 @@ class LoadedModel:
 
     def stream(
         self,
-        prompt: str | Sequence[str] = "",
+        prompt: str | Prompt | Sequence[str | Prompt] = "",
         *,
         max_length: int | None = None,
         max_new_tokens: int | None = None,
@@ -111,14 +137,20 @@ class LoadedModel:
         min_new_tokens: int = 0,
         schema: Mapping[str, Any] | None = None,
         choices: Sequence[str] = (),
+        regex: str | None = None,
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         num_return_sequences: int = 1,
+        stop_token_ids: Sequence[int] = (),
     ) -> Iterator[Piece]:
-        """Yield text as it becomes certain; see `generate`."""
+        """Yield text as it becomes certain; see `generate`.
+
+        A `Prompt` is read as the ids that it holds. `stop_token_ids` end an answer too, beside the model's own.
+        """
         from ownlm.engine.requests import SamplingSettings
 
         stop = stop_strings(stop)
+        ends = tuple(dict.fromkeys((*self.stop_ids, *stop_token_ids)))
         if max_length is None and max_new_tokens is None:
             max_new_tokens = DEFAULT_NEW_TOKENS
         settings = SamplingSettings(
@@ -133,12 +165,15 @@ class LoadedModel:
             max_new_tokens=max_new_tokens,
             # Our own <|endoftext|> before the prompt is not part of what the user counts.
             max_length=None if max_length is None else max_length + int(self.tokenizer.ours),
-            stop_token_ids=self.stop_ids,
+            stop_token_ids=ends,
             seed=draw_seed() if seed is None else seed,
             n=num_return_sequences,
         )
-        prompts = [self._prompt(p, settings) for p in ([prompt] if isinstance(prompt, str) else prompt)]
-        form = None if schema is None and not choices else constraint_of(self.vocabulary, schema, choices)
+        given = [prompt] if isinstance(prompt, str | Prompt) else prompt
+        prompts = [p if isinstance(p, Prompt) else self._prompt(p, settings) for p in given]
+        form = None
+        if schema is not None or choices or regex is not None:
+            form = constraint_of(self.vocabulary_for(ends), schema, choices, regex)
         return continue_texts(self.engine, self.tokenizer, prompts, [settings] * len(prompts), stop, form)
 
     @cached_property
@@ -149,7 +184,18 @@ class LoadedModel:
     @cached_property
     def vocabulary(self) -> TokenBytes:
         """What tokens spell, as constraints on the output see it."""
-        return token_bytes(self.tokenizer, self.stop_ids, self.engine.backend.vocab_size)
+        return self.vocabulary_for(self.stop_ids)
+
+    @cached_property
+    def _vocabularies(self) -> dict[tuple[int, ...], TokenBytes]:
+        return {}
+
+    def vocabulary_for(self, ends: tuple[int, ...]) -> TokenBytes:
+        """The same with these tokens for the end of an answer; reading a large vocabulary takes a second."""
+        known = self._vocabularies
+        if ends not in known:
+            known[ends] = token_bytes(self.tokenizer, ends, self.engine.backend.vocab_size)
+        return known[ends]
 
     def _prompt(self, text: str, settings: SamplingSettings) -> Prompt:
         """A prompt; refused when it leaves no room, with the numbers that the user can count."""
@@ -179,27 +225,46 @@ def load(
     dtype: str = "auto",
     max_context: int | None = None,
     backend: str | None = None,
+    adapters: Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] = (),
 ) -> LoadedModel:
     """Open a model for use.
 
     Args:
-        model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub.
+        model: a run or checkpoint folder, `last` (the newest run below this folder), or a name on the hub; a folder
+            with an adapter brings its base.
         device: cpu, cuda, mps, or auto.
         dtype: float32, bfloat16, int8, int4 (on a CPU), or auto: the stored one.
         max_context: a smaller context window than the model was made for.
         backend: native, torch; None: native on a CPU where the kernels were built.
+        adapters: folders of adapters of this model, or name -> folder; `with_adapter` gives each.
 
     Raises:
         UsageError: there is no such model. Refused: the folder holds something else or is damaged.
     """
     if isinstance(model, LoadedModel):
-        return model
-    path = resolve(model)  # before torch is loaded: a wrong name is said at once
-    from ownlm.corpus.tokenizer import Tokenizer
+        loaded = model
+    else:  # a wrong name is said before torch is loaded
+        loaded = _opened(resolve(model), device, dtype, max_context, backend)
+    if adapters:
+        from ownlm.adapters import with_adapters
+
+        with_adapters(loaded, adapters)
+    return loaded
+
+
+def _opened(
+    path: Path, device: str, dtype: str, max_context: int | None, backend: str | None
+) -> LoadedModel:
     from ownlm.machine.device import choose_device
-    from ownlm.model.fields import NotNative
 
     where = choose_device(device)
+    if holds_adapter(path):
+        from ownlm.adapters import load_adapter
+
+        return load_adapter(path, device=where, dtype=dtype, max_context=max_context, backend=backend)
+    from ownlm.corpus.tokenizer import Tokenizer
+    from ownlm.model.fields import NotNative
+
     tokenizer = Tokenizer.load(path)
     try:
         return _native(path, tokenizer, where, dtype, max_context, backend)
@@ -217,8 +282,14 @@ def _native(
     from ownlm.engine.opening import NOT_BUILT, open_folder
     from ownlm.model.checkpoint import read_config
     from ownlm.model.encoder_families import is_masked
+    from ownlm.model.head_families import head_kind
 
-    if is_masked(read_config(path)):
+    content = read_config(path)
+    if head_kind(content) is not None:
+        from ownlm.headed import load_headed_model
+
+        return load_headed_model(path, tokenizer, device=device, dtype=dtype, max_context=max_context)
+    if is_masked(content):
         from ownlm.masked import load_masked
 
         return load_masked(path, tokenizer, device=device, dtype=dtype, max_context=max_context)

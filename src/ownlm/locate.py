@@ -17,7 +17,7 @@ from typing import Any
 from ownlm.console import output
 from ownlm.console.errors import Refused, UsageError, did_you_mean
 
-RUN_FILE = "run.json"
+RUN_FILE, ADAPTER_FILE = "run.json", "adapter_config.json"
 FORMAT = "ownlm run 1"
 MAX_DEPTH = 4  # below the folder that is searched
 MAX_FOLDERS = 20_000  # a home folder must not be walked for minutes
@@ -41,7 +41,7 @@ class Run:
 def find_run(name: str | os.PathLike[str]) -> Path:
     """The folder that a model argument stands for: a path, or `last` for the newest run below this folder.
 
-    A folder without `run.json` but with `config.json` (a Hugging Face model) is accepted too.
+    A folder without `run.json` but with `config.json` (a Hugging Face model) or an adapter is accepted too.
 
     Raises:
         UsageError: there is no such folder; the closest run is named.
@@ -50,7 +50,7 @@ def find_run(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     if str(name) == "last" and not path.is_dir():
         return _newest()
-    if path.is_file() and path.name in (RUN_FILE, "config.json"):
+    if path.is_file() and path.name in (RUN_FILE, "config.json", ADAPTER_FILE):
         path = path.parent
     if not path.exists():
         known = [str(run.path) for run in list_runs(Path())]
@@ -59,11 +59,17 @@ def find_run(name: str | os.PathLike[str]) -> Path:
             where=path,
             do="ownlm runs" if known else "ownlm quickstart, or: ownlm pretrain CORPUS -o RUN",
         )
-    if not path.is_dir() or not any((path / file).is_file() for file in (RUN_FILE, "config.json")):
+    files = (RUN_FILE, "config.json", ADAPTER_FILE)
+    if not path.is_dir() or not any((path / file).is_file() for file in files):
         do = f"ownlm pretrain {path} -o RUN" if (path / "corpus.json").is_file() else "ownlm runs"
         what = "a corpus, not a run." if (path / "corpus.json").is_file() else "not a run folder."
         raise Refused(what, where=path, why="A run folder holds config.json and model.safetensors.", do=do)
     return path
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no whole model."""
+    return (folder / ADAPTER_FILE).is_file() and not any(folder.glob("model*.safetensors"))
 
 
 def _newest() -> Path:

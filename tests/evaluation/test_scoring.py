@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 import ownlm
 from ownlm.console.errors import UsageError
 from ownlm.corpus.shards import Corpus
+from ownlm.engine import Engine, Request, SamplingSettings, memory_plan, native_backend
 from ownlm.engine import scoring as engine_scoring
 from ownlm.evaluation import scoring
 from ownlm.evaluation.scoring import (
@@ -112,6 +115,55 @@ def test_a_long_text_has_the_scores_of_its_windows_computed_one_by_one(
     expected = plain(model, ids, context, stride or max(context // 2, 1))
     (found,) = score_tokens(model, [ids], context=context, stride=stride)
     np.testing.assert_allclose(found.logprobs, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_an_engine_gives_the_scores_of_the_torch_model_and_the_bits_of_generating(
+    model: Transformer, documents: list[np.ndarray], backend: str
+) -> None:
+    if backend == "native" and not native_backend.available():
+        pytest.skip("the native kernels were not built")
+    engine = Engine(model, backend=backend)
+    sizes = np.array([max(1, len(one) - 1) for one in documents])
+    ours, theirs = (score_documents(one, documents, sizes, context=CONTEXT) for one in (engine, model))
+    np.testing.assert_allclose(ours.nll, theirs.nll, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+    assert not engine.busy
+    (ids,) = random_documents(model.config.vocab_size, 8)
+    settings = SamplingSettings(seed=1, max_new_tokens=CONTEXT - 8)
+    events = list(engine.stream(Request(ids, settings)))
+    (found,) = score_tokens(engine, [np.array([*ids, *(e.token_id for e in events)])], context=CONTEXT, top=2)
+    assert found.logprobs[-len(events) :].tolist() == [event.logprob for event in events]
+    assert found.top_ids.shape == (CONTEXT - 1, 2)
+
+
+def test_windows_of_an_engine_are_taken_a_few_at_a_time_and_cancelled_when_nobody_reads_on(
+    model: Transformer,
+) -> None:
+    engine, taken = Engine(model), []
+
+    def endless() -> Iterator[engine_scoring.Window]:
+        for number in itertools.count():
+            taken.append(number)
+            yield engine_scoring.Window((number,), np.arange(20) % 60, 11)
+
+    scores = engine_scoring.engine_scores(engine, endless())
+    assert {len(next(scores).logprobs) for _ in range(300)} == {9}
+    assert len(taken) <= 300 + engine_scoring.QUEUED
+    scores.close()
+    assert not engine.busy
+
+
+def test_scores_fall_back_on_torch_where_memory_holds_no_second_copy(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if native_backend.available():
+        assert isinstance(engine_scoring.scorer_of(model, "float32"), Engine)
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: 100_000)
+    assert engine_scoring.scorer_of(model, "float32") is model
+    assert native_backend.available() == ("does not fit into memory" in capsys.readouterr().err)
+    monkeypatch.setattr(native_backend, "available", lambda: False)
+    assert engine_scoring.scorer_of(model, "float32") is model
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])

@@ -1,4 +1,4 @@
-"""BERT and RoBERTa beside transformers: hidden states and logits, both ways through a folder, refusals by name."""
+"""BERT, RoBERTa and DistilBERT beside transformers: hidden states and logits, both ways through a folder, refusals by name."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def _form(config: str, model: str, **changes: Any) -> Any:
     return getattr(transformers, model), getattr(transformers, config)(**_SHAPE | changes)
 
 
+def _distil(model: str, **changes: Any) -> Any:
+    shape = {
+        "vocab_size": VOCABULARY, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48,
+        "max_position_embeddings": 24,
+    }  # fmt: skip
+    return getattr(transformers, model), transformers.DistilBertConfig(**shape | changes)
+
+
 FORMS = {
     "bert": lambda: _form("BertConfig", "BertForMaskedLM"),
     "bert, untied": lambda: _form("BertConfig", "BertForMaskedLM", tie_word_embeddings=False, type_vocab_size=1),
@@ -41,6 +49,11 @@ FORMS = {
     ),
     "roberta, gelu_new": lambda: _form("RobertaConfig", "RobertaForMaskedLM", hidden_act="gelu_new", pad_token_id=0),
     "roberta, no head": lambda: _form("RobertaConfig", "RobertaModel"),
+    "distilbert": lambda: _distil("DistilBertForMaskedLM", sinusoidal_pos_embds=True),
+    "distilbert, untied, relu": lambda: _distil(
+        "DistilBertForMaskedLM", tie_word_embeddings=False, activation="relu", pad_token_id=7
+    ),
+    "distilbert, no head": lambda: _distil("DistilBertModel"),
 }  # fmt: skip
 
 
@@ -229,7 +242,7 @@ def edit(folder: Path, **fields: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
-@pytest.mark.parametrize("form", ["bert", "roberta"])
+@pytest.mark.parametrize("form", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize(
     ("field", "value"),
     [

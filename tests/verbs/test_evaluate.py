@@ -14,6 +14,8 @@ import torch
 
 import ownlm
 from ownlm.cli import main
+from ownlm.console.errors import UsageError
+from ownlm.engine import native_backend
 
 
 @pytest.fixture
@@ -131,6 +133,7 @@ def test_batch_size_changes_how_many_windows_are_computed_at_once(run, tmp_path,
         return hidden(model, ids, *args, **kwargs)
 
     monkeypatch.setattr(Transformer, "hidden", counted)
+    monkeypatch.setattr("ownlm.engine.native_backend.available", lambda: False)
     losses = []
     for size in (1, 5):
         rows.append([])
@@ -138,6 +141,30 @@ def test_batch_size_changes_how_many_windows_are_computed_at_once(run, tmp_path,
     assert (max(rows[0]), max(rows[1])) == (1, 5)
     assert sum(rows[0]) == sum(rows[1])
     assert losses[0] == pytest.approx(losses[1], rel=1e-7)
+
+
+@pytest.mark.skipif(not native_backend.available(), reason="the native kernels were not built")
+def test_the_engine_and_torch_give_the_same_figures(run, tmp_path, monkeypatch):
+    text = tmp_path / "t.txt"
+    text.write_text("".join(f"{i}: The fox and the river.\n" for i in range(60)), encoding="utf-8")
+    found = ownlm.evaluate(run, [str(text)])
+    places = ownlm.score(run, [str(text)])["places"]
+    assert found["dtype"] == "float32"
+    with monkeypatch.context() as patched:
+        patched.setattr(native_backend, "available", lambda: False)
+        other = ownlm.evaluate(run, [str(text)])
+        others = ownlm.score(run, [str(text)])["places"]
+    assert [other[name] == found[name] for name in METRICS] == [False] * 3, (
+        "else one of them was measured twice"
+    )
+    for name in METRICS:
+        assert other[name]["value"] == pytest.approx(found[name]["value"], rel=1e-6)
+    assert [place["logprob"] for place in others] == pytest.approx([p["logprob"] for p in places], abs=1e-4)
+    halves = ownlm.evaluate(run, [str(text)], dtype="bfloat16")
+    assert halves["dtype"] == "bfloat16"
+    assert halves["loss"]["value"] == pytest.approx(found["loss"]["value"], rel=5e-3)
+    with pytest.raises(UsageError, match="open in float32 already"):
+        ownlm.evaluate(ownlm.load(run), [str(text)], dtype="bfloat16")
 
 
 def test_what_cannot_be_evaluated_is_refused_with_what_can(typed, run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -288,6 +289,21 @@ def test_one_of_several_texts(typed, model):
     assert both[0] == 2 and "only one of them" in both[2]
     texts = model.generate("The quick", choices=["红", "蓝"], num_return_sequences=4, completion_only=True)
     assert set(texts) <= {"红", "蓝"}
+
+
+def test_a_text_of_a_regular_expression(typed, model):
+    options = ["--completion-only", "--temperature", 1.5, "--max-new-tokens", 30]
+    found = {typed("It is", "--regex", "[0-9]{2}年|a/b", *options, "--seed", i)[1] for i in range(8)}
+    assert all(re.fullmatch("([0-9]{2}年|a/b)\n", text) for text in found)
+    assert len(found) > 1
+    cut = typed("A", "--regex", "x{50}", "--max-new-tokens", 2)
+    assert cut[0] == 0 and "1 of 1 answers were cut before their form" in cut[2]
+    for wrong, says in (("(", "unclosed group"), ("(?=a)a", "look-around"), ("", "empty")):
+        code, shown, said = typed("A", "--regex", wrong)
+        assert (code, shown) == (2, "") and "--regex: " in said and says in said
+    both = typed("A", "--choices", "a,b", "--regex", "a")
+    assert both[0] == 2 and "--regex: set together with --choices" in both[2]
+    assert model.generate("It is", regex="春{3}", completion_only=True) == "春春春"
 
 
 def test_the_model_cannot_end_a_text_before_min_new_tokens(model):

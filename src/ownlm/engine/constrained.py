@@ -1,4 +1,4 @@
-"""Output of a given form: JSON by a schema, one of several texts, or a span of a text, through llguidance.
+"""Output of a given form: JSON by a schema, a regular expression, one of several texts, a span; by llguidance.
 
 A grammar says after each token which tokens may follow; the engine samples from those alone.
 """
@@ -6,6 +6,7 @@ A grammar says after each token which tokens may follow; the engine samples from
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -149,6 +150,28 @@ def one_of(vocabulary: TokenBytes, choices: Sequence[str], where: str = "choices
     if not choices or "" in choices:
         raise UsageError("a choice is a text of one character at least.", where=where, do='"yes,no"')
     return _compiled(vocabulary, "start: " + " | ".join(json.dumps(one) for one in choices), where)
+
+
+def matching(vocabulary: TokenBytes, regex: str, where: str = "regex") -> Grammar:
+    """A text that a regular expression (the syntax of Rust's `regex`, without look-around) matches as a whole.
+
+    Raises:
+        UsageError: it is empty, or cannot be followed.
+    """
+    if not regex:
+        raise UsageError("an empty expression.", where=where, do='"[0-9]{4}-[0-9]{2}"')
+    grammar = llguidance.LLMatcher.grammar_from_regex(regex)
+    problem = " ".join(llguidance.LLMatcher.validate_grammar(grammar).split())
+    if problem:
+        # It speaks of the grammar around the expression; the reason stands between these.
+        reason = re.split(r"\berror: |\(in regex\): ", problem)[-1].partition(" in regex /")[0]
+        reason = re.sub(r" [0-9]+ [|] .*", "", reason)
+        raise UsageError(
+            f"cannot be followed: {_short(reason)}.",
+            where=where,
+            do="an expression in the syntax of Rust's regex, without look-around",
+        )
+    return _compiled(vocabulary, grammar, where)
 
 
 def span_of(vocabulary: TokenBytes, text: str, where: str = "text") -> Grammar:

@@ -42,6 +42,7 @@ class SamplingSettings:
         logprobs: how many most probable tokens each event lists.
         prompt_logprobs: None, or how many most probable tokens are listed at each place of the prompt, beside the
             log-probability of the token that stands there.
+        prompt_logprobs_from: the first place of which that is told, counted from 0; what stands before it is only read.
     """
 
     temperature: float = 0.8
@@ -60,6 +61,7 @@ class SamplingSettings:
     n: int = 1
     logprobs: int = 0
     prompt_logprobs: int | None = None
+    prompt_logprobs_from: int = 1
 
     def __post_init__(self) -> None:
         least = 1 if self.prompt_logprobs is None else 0
@@ -78,6 +80,7 @@ class SamplingSettings:
             ("seed", 0 <= self.seed < 2**64, "between 0 and 2^64 - 1"),
             ("logprobs", self.logprobs >= 0, "0 or more"),
             ("prompt_logprobs", (self.prompt_logprobs or 0) >= 0, "0 or more"),
+            ("prompt_logprobs_from", self.prompt_logprobs_from >= 1, "at least 1"),
         ):
             value = getattr(self, name)
             if not good or (isinstance(value, float) and not math.isfinite(value)):
@@ -170,7 +173,8 @@ class Event:
         finish_reason: None while the sequence goes on; "stop": a stop token, or the constraint is complete;
             "length": the asked length, the context window or the cache's size is reached; "error": see `error`.
         top: (token id, log-probability) of the most probable tokens, as many as `logprobs` asks for.
-        prompt: of the prompt's tokens from the second on, in the first event where `prompt_logprobs` asks for it.
+        prompt: of the prompt's tokens from the second (`prompt_logprobs_from`) on, in the first event where
+            `prompt_logprobs` asks for it.
         embedding: float32 [C].
         error: why the sequence cannot go on.
     """

@@ -30,7 +30,7 @@ def piece_of(chunk: Chunk) -> Piece:
 def score_prompt(sequence: Sequence, piece: Piece, rows: npt.NDArray[np.float32]) -> None:
     """Keep the log-probabilities of the prompt's tokens that these rows tell."""
     for position, logits in zip((piece.outputs + piece.start).tolist(), rows):
-        if position != len(sequence.scores) or position >= sequence.prompt_length - 1:
+        if position != sequence.next_scored or position >= sequence.prompt_length - 1:
             continue
         normaliser = log_normaliser(logits)
         ids, logprobs = most_probable(logits, normaliser, sequence.settings.prompt_logprobs or 0)

@@ -121,7 +121,7 @@ class Scheduler:
         self.preemptions += 1
         self.running.remove(sequence)
         self._give_back(sequence)
-        sequence.state = "waiting"
+        sequence.state, sequence.states = "waiting", None  # a sum of states begins again, too
         self.waiting.appendleft(sequence)
 
     def _admit(self) -> bool:
@@ -146,11 +146,11 @@ class Scheduler:
         return True
 
     def _cached_prefix(self, sequence: Sequence) -> list[int]:
-        """Blocks that hold the beginning of a sequence; one token at least is left to compute."""
+        """Blocks that hold the beginning of a sequence, before anything that is wanted of it."""
         assert self.pool is not None
         found: list[int] = []
-        if self.pool.sharing and sequence.may_skip:
-            for number in range((sequence.target - 1) // BLOCK):
+        if self.pool.sharing:
+            for number in range(sequence.wanted_from // BLOCK):
                 block = self.pool.find(sequence.prefix(number))
                 if block is None:
                     break

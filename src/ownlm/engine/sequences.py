@@ -86,14 +86,14 @@ class Sequence:
         """The first position whose output is wanted; all later ones are too."""
         if self.embedding == "mean":
             return self.computed
-        if self.settings.prompt_logprobs is not None and len(self.scores) < self.prompt_length - 1:
-            return len(self.scores)
+        if self.settings.prompt_logprobs is not None and self.next_scored < self.prompt_length - 1:
+            return self.next_scored
         return self.target - 1
 
     @property
-    def may_skip(self) -> bool:
-        """Whether a prefix from the cache will do: no outputs of the prompt are wanted."""
-        return self.embedding != "mean" and self.wanted_from == self.target - 1
+    def next_scored(self) -> int:
+        """The position whose output tells the next log-probability of the prompt."""
+        return self.settings.prompt_logprobs_from - 1 + len(self.scores)
 
     def append(self, token: int) -> None:
         """One more token."""

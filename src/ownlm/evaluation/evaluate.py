@@ -14,26 +14,27 @@ from ownlm.evaluation.documents import Encoded
 from ownlm.evaluation.scoring import described, score_documents, summary
 
 if TYPE_CHECKING:
-    from ownlm.model.transformer import Transformer
+    from ownlm.engine.scoring import Scorer
 
 
 def evaluate_documents(
-    model: Transformer,
+    model: Scorer,
     documents: Iterable[Encoded],
     *,
     context: int,
     stride: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    autocast: bool = False,
+    dtype: str = "float32",
     total_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The figures of `ownlm evaluate`.
 
     Args:
         documents: read once, one after another.
-        context, stride, batch_size, autocast: see `score_documents`.
+        context, stride, batch_size: see `score_documents`.
         seed: of the bootstrap.
+        dtype: of the model's arithmetic, for the record.
         total_bytes: for the progress line, when known.
 
     Returns:
@@ -66,10 +67,9 @@ def evaluate_documents(
             context=context,
             stride=stride,
             batch_size=batch_size,
-            autocast=autocast,
         )
     seconds = time.monotonic() - start - spent
-    beside = described(scores, seed=seed, autocast=autocast, seconds=seconds)
+    beside = described(scores, seed=seed, dtype=dtype, seconds=seconds)
     return {
         **summary(scores, seed),
         **beside,

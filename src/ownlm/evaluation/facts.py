@@ -94,7 +94,7 @@ def _swaps(model: Any, corpus: Corpus, seed: int) -> dict[str, Any] | str:
     if len(pairs) < LEAST:
         return f"{len(pairs)} held-out lines have a word to swap; {LEAST} are needed"
     counter = NgramCounter(_texts(train, NGRAM_BYTES))
-    value = prefer_true(model.model, model.tokenizer, pairs, model.context)
+    value = prefer_true(model.text_scorer, model.tokenizer, pairs, model.context)
     note = f"{len(pairs)} held-out lines, one word swapped for one as common and as long in tokens"
     note += _counter_read(train)
     baselines = [

@@ -60,7 +60,8 @@ def evaluate_pseudo(
             progress.update(len(data))
     seconds = time.monotonic() - start
     scores = document_scores(logprobs, sizes)
-    beside = described(scores, seed=seed, autocast=autocast, seconds=seconds)
+    dtype = "bfloat16 products" if autocast else "float32"
+    beside = described(scores, seed=seed, dtype=dtype, seconds=seconds)
     room = model.context - model.around
     return {
         **{f"pseudo_{name}": value for name, value in summary(scores, seed).items()},

@@ -17,7 +17,7 @@ from ownlm.evaluation.scoring import score_tokens
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
-    from ownlm.model.transformer import Transformer
+    from ownlm.engine.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _json_lines(text: str, where: str) -> Iterator[CandidateList]:
 
 
 def rank(
-    model: Transformer,
+    model: Scorer,
     tokenizer: Tokenizer,
     lists: Sequence[CandidateList],
     *,

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ownlm.console.errors import Refused, UsageError
-from ownlm.engine.scoring import BATCH_TOKENS, Scored, Window, score_windows
+from ownlm.engine.engine import Engine
+from ownlm.engine.scoring import BATCH_TOKENS, Scored, Scorer, Window, engine_scores, score_windows
 from ownlm.evaluation.metrics import FEW, RESAMPLES, Metric, ratio_interval
 
 if TYPE_CHECKING:
     from ownlm.corpus.shards import Split
-    from ownlm.model.transformer import Transformer
 
 BLOCK_TOKENS = 256  # what is resampled when there are few documents
 
@@ -68,48 +68,47 @@ class Piece(NamedTuple):
 
 
 def score_documents(
-    model: Transformer,
+    model: Scorer,
     documents: Iterable[npt.NDArray[Any]],
     byte_counts: Sequence[int] | npt.NDArray[Any],
     *,
     context: int,
     stride: int | None = None,
     batch_size: int | None = None,
-    device: str | None = None,
-    autocast: bool = False,
 ) -> DocumentScores:
-    """Negative log-likelihood of documents, on the torch model, whole batches of windows at once.
-
-    Training has no other model, and figures of a run must not change with what was built on a machine. The engine gives
-    the same figures up to rounding, a text at a time in the order of addition that generating needs, which on torch
-    costs several times as much.
+    """Negative log-likelihood of documents.
 
     Args:
+        model: an engine, whose log-probabilities are those of generating, to the bit; or a torch model, which computes
+            whole batches of windows at once and adds in another order (tested: 6 digits and more are the same).
         documents: token ids [tokens] of each, with the leading <|endoftext|>.
         byte_counts: UTF-8 bytes of each document's text; looked at when all documents were read.
         context: tokens of a window.
         stride: tokens a window advances; None: half of the context.
-        batch_size: full windows computed at once; None: 4,096 tokens. The sums do not depend on it beyond the
-            last bits of fp32 products (tested: 8 digits and more).
-        device: None: where the model is.
-        autocast: bf16 products (about three digits); figures are meant to be made without.
+        batch_size: full windows that a torch model computes at once; None: 4,096 tokens. The sums do not depend on it
+            beyond the last bits of fp32 products (tested: 8 digits and more).
     """
-    import torch
-
-    if device is not None and model.embedding.weight.device.type != torch.device(device).type:
-        model = model.to(device)
     batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * context
     lengths: list[int] = []
     pieces: list[Piece] = []
-    windows = _windows(documents, context, stride, lengths)
+    for scored in _scores(model, _windows(documents, context, stride, lengths), batch_tokens=batch_tokens):
+        pieces += block_sums(scored.key[0], scored.key[1], scored.logprobs)
+    return summed(pieces, np.array(lengths, np.int64), np.asarray(byte_counts, np.int64))
+
+
+def _scores(
+    model: Scorer, windows: Iterable[Window], *, top: int = 0, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[Scored]:
+    """The scores of windows, in any order."""
+    if isinstance(model, Engine):
+        yield from engine_scores(model, windows, top=top)
+        return
     training = model.training
     model.eval()
     try:
-        for scored in score_windows(model, windows, batch_tokens=batch_tokens, autocast=autocast):
-            pieces += block_sums(scored.key[0], scored.key[1], scored.logprobs)
+        yield from score_windows(model, windows, batch_tokens=batch_tokens, top=top)
     finally:
         model.train(training)
-    return summed(pieces, np.array(lengths, np.int64), np.asarray(byte_counts, np.int64))
 
 
 def _windows(
@@ -167,7 +166,7 @@ def summed(
 
 
 def score_tokens(
-    model: Transformer,
+    model: Scorer,
     documents: Sequence[npt.NDArray[Any]],
     *,
     context: int,
@@ -180,7 +179,7 @@ def score_tokens(
     """
     lengths: list[int] = []
     parts: list[list[Scored]] = [[] for _ in documents]
-    for scored in score_windows(model, _windows(documents, context, stride, lengths), top=top):
+    for scored in _scores(model, _windows(documents, context, stride, lengths), top=top):
         parts[scored.key[0]].append(scored)
     return [_joined(number, found, top) for number, found in enumerate(parts)]
 
@@ -215,12 +214,12 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def described(scores: DocumentScores, *, seed: int, autocast: bool, seconds: float) -> dict[str, Any]:
+def described(scores: DocumentScores, *, seed: int, dtype: str, seconds: float) -> dict[str, Any]:
     """What stands beside figures: how much text, how the intervals were made, the arithmetic, the speed.
 
     Args:
         seed: of the bootstrap.
-        autocast: whether products were bf16.
+        dtype: of the arithmetic.
         seconds: that computing took.
 
     Raises:
@@ -240,7 +239,7 @@ def described(scores: DocumentScores, *, seed: int, autocast: bool, seconds: flo
             "resamples": RESAMPLES,
             "seed": seed,
         },
-        "dtype": "bfloat16 products" if autocast else "float32",
+        "dtype": dtype,
         "seconds": seconds,
         "tokens_per_second": tokens / max(seconds, 1e-9),
     }
@@ -256,17 +255,14 @@ def summary(scores: DocumentScores, seed: int = 0) -> dict[str, Metric]:
 
 
 def evaluate_split(
-    model: Transformer,
+    model: Scorer,
     split: Split,
     *,
     context: int,
     seed: int = 0,
     stride: int | None = None,
-    autocast: bool = False,
 ) -> dict[str, Metric]:
     """`summary` over all documents of a corpus split."""
     documents = (split.document(number) for number in range(split.num_documents))
-    scores = score_documents(
-        model, documents, split.document_bytes, context=context, stride=stride, autocast=autocast
-    )
+    scores = score_documents(model, documents, split.document_bytes, context=context, stride=stride)
     return summary(scores, seed)

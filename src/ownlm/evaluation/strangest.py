@@ -16,8 +16,7 @@ from ownlm.evaluation.scoring import score_tokens
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
-    from ownlm.engine.scoring import Scored
-    from ownlm.model.transformer import Transformer
+    from ownlm.engine.scoring import Scored, Scorer
 
 TOGETHER = 64  # documents whose places are held at the same time
 
@@ -53,7 +52,7 @@ class Place:
 
 
 def strangest_places(
-    model: Transformer,
+    model: Scorer,
     tokenizer: Tokenizer,
     texts: Iterable[Text],
     *,
@@ -77,7 +76,7 @@ def strangest_places(
 
 
 def score_texts(
-    model: Transformer,
+    model: Scorer,
     tokenizer: Tokenizer,
     texts: Sequence[Text],
     *,

@@ -20,7 +20,7 @@ from ownlm.seeds import derive
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
-    from ownlm.model.transformer import Transformer
+    from ownlm.engine.scoring import Scorer
 
 # A word: letters and underscores without Han, at least three; or two Han characters, which are about a word.
 WORD = re.compile(r"[一-鿿]{2}|[^\W\d一-鿿]{3,}")
@@ -83,7 +83,7 @@ def word_counts(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def prefer_true(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> Metric:
+def prefer_true(model: Scorer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> Metric:
     """The share of pairs whose true line has the higher log-probability (a tie counts half)."""
     texts = [text for pair in pairs for text in pair]
     documents = [np.concatenate(([tokenizer.start_id], ids)) for ids in tokenizer.encode_batch(texts)]

@@ -40,6 +40,9 @@ def write_card(source: Path, target: Path, name: str, done: dict[str, Any]) -> N
         lines.append(f"- Converted from {done['format']}.")
     if done.get("source_sha256"):
         lines.append(f"- SHA-256 over names and bytes of the source's weights: `{done['source_sha256']}`.")
+    if done.get("merged_into"):
+        base = done["merged_into"]
+        lines.append(f"- The source is an adapter; its changes were added to the weights of `{base}`.")
     if done.get("largest_change"):
         lines.append(f"- Largest change of a weight by rounding: {done['largest_change']:.3g}.")
     run = source / "run.json"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ COMPANIONS = (
 )  # fmt: skip
 
 
-def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+def rewrite(
+    source: Path,
+    target: Path,
+    dtype: str | None,
+    shard_bytes: int = SHARD_BYTES,
+    change: Callable[[str, Tensor], Tensor] | None = None,
+) -> dict[str, Any]:
     """Copy a model folder with its weights in another dtype or in other shards.
 
     Args:
@@ -36,6 +43,7 @@ def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SH
         target: an existing, empty folder.
         dtype: of the weights that are floating-point numbers; None: as they are.
         shard_bytes: see `write_weights`.
+        change: gives what is stored in place of a tensor, by its name.
 
     Returns:
         What was done: tensors, bytes, dtype, largest change of a weight, hash of the source's weights.
@@ -60,6 +68,8 @@ def rewrite(source: Path, target: Path, dtype: str | None, shard_bytes: int = SH
             digest.update(name.encode())
             if tensor.numel():
                 digest.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+            if change is not None:
+                tensor = change(name, tensor)
             if wanted is None or tensor.dtype not in FLOATS or tensor.dtype == wanted:
                 return tensor
             changed = tensor.to(wanted)

@@ -26,6 +26,11 @@ SHARD_BYTES = 5_000_000_000  # of one file, as transformers and the hub have it
 MAX_CONFIG_BYTES = 16 * 2**20
 
 
+def stored_as(model: Transformer) -> torch.dtype:
+    """The dtype in which a finished run stores its weights."""
+    return torch.float32 if model.num_parameters() <= FP32_LIMIT else torch.bfloat16
+
+
 def save_model(
     model: Transformer,
     folder: Path,
@@ -42,7 +47,7 @@ def save_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if dtype is None:
-        dtype = torch.float32 if model.num_parameters() <= FP32_LIMIT else torch.bfloat16
+        dtype = stored_as(model)
     content = to_hugging_face(model.config, dict(special_ids)) | {"dtype": str(dtype).removeprefix("torch.")}
     architecture = model.config.architecture
     parameters = {

@@ -1,9 +1,9 @@
-"""A masked model: BERT and RoBERTa as one small `Encoder`. It reads in both directions and never enters the engine.
+"""A masked model: BERT, RoBERTa and DistilBERT as one small `Encoder`. It reads both ways and never enters the engine.
 
 Shapes: B texts, T tokens, C width, H heads, D width of a head, V vocabulary, N chosen places.
 
-Devlin et al. 2019 (arXiv 1810.04805), Liu et al. 2019 (arXiv 1907.11692). Each layer normalises after its sum
-(Vaswani et al. 2017); every matrix has a bias; positions are learned.
+Devlin et al. 2019 (arXiv 1810.04805), Liu et al. 2019 (arXiv 1907.11692), Sanh et al. 2019 (arXiv 1910.01108). Each
+layer normalises after its sum (Vaswani et al. 2017); every matrix has a bias; positions are learned.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class EncoderConfig:
     """All that is needed to build an `Encoder`; field names follow Hugging Face configs where they exist.
 
     Args:
-        architecture: bert or roberta.
+        architecture: bert, roberta or distilbert.
         max_position_embeddings: rows of the position table; `context` is what remains of it for tokens.
-        type_vocab_size: rows of the token-type table; texts here are of type 0.
+        type_vocab_size: rows of the token-type table; 0: there is none (DistilBERT).
         activation: of the layers, and of BERT's head (RoBERTa's head always has gelu).
         pad_token_id: RoBERTa counts positions from pad_token_id + 1 and leaves padding out of the count.
         tie_word_embeddings: the head's matrix is the token embedding.
@@ -38,7 +38,7 @@ class EncoderConfig:
         next_sentence: BERT's second head, on the pooler, was stored; kept, and without effect here.
     """
 
-    architecture: Literal["bert", "roberta"]
+    architecture: Literal["bert", "roberta", "distilbert"]
     vocab_size: int
     hidden_size: int
     num_hidden_layers: int
@@ -63,8 +63,9 @@ class EncoderConfig:
             "num_attention_heads": MAX_WIDTH,
             "intermediate_size": 16 * MAX_WIDTH,
             "max_position_embeddings": MAX_CONTEXT,
-            "type_vocab_size": MAX_VOCABULARY,
         }
+        if self.architecture != "distilbert":
+            limits["type_vocab_size"] = MAX_VOCABULARY
         check_limits(self, limits)
         self._check()
 
@@ -87,18 +88,23 @@ class EncoderConfig:
     @property
     def first_position(self) -> int:
         """Row of the position table that belongs to a text's first token."""
-        return 0 if self.architecture == "bert" else (self.pad_token_id or 0) + 1
+        return (self.pad_token_id or 0) + 1 if self.architecture == "roberta" else 0
 
     @property
     def context(self) -> int:
         """Longest text in tokens, what stands around it ([CLS] … [SEP]) included."""
         return self.max_position_embeddings - self.first_position
 
+    @property
+    def two_biases(self) -> bool:
+        """Whether an untied head has a bias beside that of its decoder (BERT, RoBERTa)."""
+        return self.architecture != "distilbert"
+
     def parameter_counts(self) -> dict[str, int]:
         """Number of weights by part; the tensors of an `Encoder` add up to the same (tested)."""
         width, inner, layers = self.hidden_size, self.intermediate_size, self.num_hidden_layers
         square = width * width + width
-        untied = 0 if self.tie_word_embeddings else self.vocab_size * (width + 1)
+        untied = 0 if self.tie_word_embeddings else self.vocab_size * (width + self.two_biases)
         return {
             "embedding": self.vocab_size * width,
             "position": self.max_position_embeddings * width,
@@ -142,13 +148,15 @@ class Encoder(nn.Module):
         """All weights, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
 
-    def hidden(self, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+    def hidden(self, ids_BT: Tensor, mask_BT: Tensor | None = None, types_BT: Tensor | None = None) -> Tensor:
         """Hidden states [B, T, C] after the last layer.
 
         Args:
             ids_BT: token ids, int64, T at most `context`.
             mask_BT: true (or 1) where a token stands, false where a row was padded; None: nowhere padded. What
                 comes out at padded places means nothing.
+            types_BT: 0 in the first text of a pair, 1 in the second; None: 0 everywhere. Without effect where the
+                model has no types.
         """
         if ids_BT.shape[1] > self.context:
             raise UsageError(
@@ -156,10 +164,15 @@ class Encoder(nn.Module):
                 where="context",
             )
         seen_B11T = None if mask_BT is None else mask_BT.bool()[:, None, None, :]
-        x_BTC = self.embeddings(ids_BT)
+        x_BTC = self.embeddings(ids_BT, types_BT)
         for block in self.blocks:
             x_BTC = block(x_BTC, seen_B11T)
         return x_BTC
+
+    def pooled(self, hidden_BTC: Tensor) -> Tensor:
+        """BERT's summary [B, C] of a text: tanh of a matrix on the first token's hidden state."""
+        assert self.pooler is not None, "the model was made without a pooler"
+        return self.pooler(hidden_BTC[:, 0]).tanh()
 
     def logits(self, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Logits [B, T, V] of the token at each place.
@@ -178,7 +191,7 @@ class Encoder(nn.Module):
             raise Refused(
                 "the model has no head that predicts tokens: it gives hidden states only.",
                 why="It was saved without one (such as BertModel).",
-                do="the same model with its head (BertForMaskedLM, RobertaForMaskedLM)",
+                do="the same model with its head (BertForMaskedLM, RobertaForMaskedLM, DistilBertForMaskedLM)",
             )
         logits: Tensor = self.head(x, self.embeddings.token.weight)
         return logits
@@ -192,21 +205,24 @@ class Embeddings(nn.Module):
         self.config = config
         self.token = Embedding(config.vocab_size, config.hidden_size)
         self.position = Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = Embedding(config.type_vocab_size, config.hidden_size)
+        types = config.type_vocab_size
+        self.token_type = Embedding(types, config.hidden_size) if types else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """[B, T] -> [B, T, C]; all tokens are of type 0."""
-        x_BTC = self.token(ids_BT) + self.token_type.weight[0]
+    def forward(self, ids_BT: Tensor, types_BT: Tensor | None = None) -> Tensor:
+        """[B, T] -> [B, T, C]; without types all tokens are of type 0."""
+        x_BTC = self.token(ids_BT)
+        if self.token_type is not None:
+            x_BTC = x_BTC + (self.token_type.weight[0] if types_BT is None else self.token_type(types_BT))
         return self.norm(x_BTC + self.position(self.positions(ids_BT)))
 
     def positions(self, ids_BT: Tensor) -> Tensor:
         """Rows of the position table.
 
-        BERT counts from 0. RoBERTa counts the tokens that are not padding (by their id, as upstream does, not by
+        BERT and DistilBERT count from 0. RoBERTa counts the tokens that are not padding (by their id, as upstream does, not by
         the attention mask) from pad_token_id + 1; padding stands at pad_token_id.
         """
-        if self.config.architecture == "bert":
+        if self.config.architecture != "roberta":
             return torch.arange(ids_BT.shape[1], device=ids_BT.device)
         pad = self.config.first_position - 1
         real_BT = ids_BT.ne(pad).long()
@@ -267,8 +283,8 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Hidden states to logits: dense, activation, layer norm, decoder.
 
-    A tied head is the token embedding and `bias`. An untied one is `decoder` with a bias of its own; `bias` is
-    stored beside it without effect, as upstream has it, and kept.
+    A tied head is the token embedding and `bias`. An untied one is `decoder`, in BERT and RoBERTa with a bias of its
+    own; `bias` is stored beside it without effect there, as upstream has it, and kept.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -277,10 +293,13 @@ class Head(nn.Module):
         self.dense = Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.decoder = None if config.tie_word_embeddings else Linear(width, config.vocab_size)
+        tied = config.tie_word_embeddings
+        self.decoder = None if tied else Linear(width, config.vocab_size, bias=config.two_biases)
         self.activation = F.gelu if config.architecture == "roberta" else ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor, embedding_VC: Tensor) -> Tensor:
         """[..., C] -> [..., V]."""
         x = self.norm(self.activation(self.dense(x)))
-        return F.linear(x, embedding_VC, self.bias) if self.decoder is None else self.decoder(x)
+        if self.decoder is not None and self.decoder.bias is not None:
+            return self.decoder(x)
+        return F.linear(x, embedding_VC if self.decoder is None else self.decoder.weight, self.bias)

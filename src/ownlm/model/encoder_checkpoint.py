@@ -1,7 +1,8 @@
-"""Weights of BERT and RoBERTa to and from a Hugging Face folder; what was read is written again, nothing is lost."""
+"""Weights of BERT, RoBERTa and DistilBERT to and from a Hugging Face folder; what was read is written again, nothing is lost."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,16 +55,16 @@ def load_encoder(
     kind = str(content["model_type"])
     family = MASKED_FAMILIES[kind]
     with StoredWeights(folder) as stored:
-        _rename(stored, family)
+        rename_old(stored, family)
         config = encoder_config(content, folder / "config.json", **_parts(stored, content, family))
         with torch.device("meta"):
             model = Encoder(config)
         model = model.to(dtype or torch.float32)
         wanted = {encoder_hf_name(name, kind): (name, p) for name, p in model.named_parameters()}
-        ignored = [rf"{family.prefix}embeddings\.(position_ids|token_type_ids)"]  # 0, 1, 2, … and zeros
+        ignored = [no_weights(family)]
         if config.head and config.tie_word_embeddings:
             _check_tied(stored, family)
-            ignored.append(rf"{family.head}decoder\.(weight|bias)")
+            ignored += [re.escape(copy) for copy in family.copies]
         places = checked_places(
             stored, {name: p for name, (_, p) in wanted.items()}, ignored, prefix=family.prefix
         )
@@ -77,7 +78,12 @@ def _set(model: nn.Module, name: str, tensor: Tensor) -> None:
     model.get_submodule(path).register_parameter(last, nn.Parameter(tensor))
 
 
-def _rename(stored: StoredWeights, family: MaskedFamily) -> None:
+def no_weights(family: MaskedFamily) -> str:
+    """Pattern of stored names that hold nothing learnt: 0, 1, 2, … and zeros."""
+    return rf"{family.prefix}embeddings\.(position_ids|token_type_ids)"
+
+
+def rename_old(stored: StoredWeights, family: MaskedFamily) -> None:
     """Stored names as they are today."""
     for name in list(stored.entries):
         today = name
@@ -88,8 +94,8 @@ def _rename(stored: StoredWeights, family: MaskedFamily) -> None:
                 raise Refused(f"{name} and {today} are the same weight, stored twice.", where=stored.folder)
             stored.entries[today] = stored.entries.pop(name)
     # The two biases of an untied head were one tensor before transformers 5: files of that time hold one name.
-    both = (f"{family.head}bias", f"{family.head}decoder.bias")
-    if f"{family.head}decoder.weight" in stored.entries:
+    both = (family.names["head.bias"], family.names.get("head.decoder.bias", ""))
+    if both[1] and family.names["head.decoder.weight"] in stored.entries:
         for missing, there in (both, both[::-1]):
             if missing not in stored.entries and there in stored.entries:
                 stored.entries[missing] = stored.entries[there]
@@ -109,12 +115,8 @@ def _parts(stored: StoredWeights, content: Mapping[str, Any], family: MaskedFami
 
 def _check_tied(stored: StoredWeights, family: MaskedFamily) -> None:
     """A stored copy of a tied weight must be one: another matrix would be dropped without a word."""
-    pairs = {
-        "decoder.weight": family.names["embeddings.token.weight"],
-        "decoder.bias": family.names["head.bias"],
-    }
-    for copy, original in pairs.items():
-        refuse_other_copy(stored, family.head + copy, original)
+    for copy, original in family.copies.items():
+        refuse_other_copy(stored, copy, family.names[original])
 
 
 def save_encoder(

@@ -224,7 +224,7 @@ def from_hugging_face(content: dict[str, Any], where: object) -> ModelConfig:
         raise NotNative(
             f'the architecture "{fields.kind}" is not built in.',
             where=where,
-            why=f"Built in: {', '.join(FAMILIES)}, bert, roberta.",
+            why=f"Built in: {', '.join(FAMILIES)}, bert, roberta, distilbert.",
         )
     family = FAMILIES[fields.kind]
     found = family.read(fields)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ownlm.model.attention import Attention, position_mask, texts_mask, window_mask
 from ownlm.model.cache import KeyValueCache
 from ownlm.model.config import ModelConfig
+from ownlm.model.int8 import Int8Matrix
 from ownlm.model.layers import MLP, Embedding, Linear, Norm, rotary_tables
 
 
@@ -48,11 +49,12 @@ class Transformer(nn.Module):
         gradient_checkpointing: in training, keep only the input of each block and compute the rest again on the way
             back: the same gradients in less memory for about a third more time (Chen et al. 2016, arXiv 1604.06174).
         in_training: what runs in place of each block in training, such as compiled blocks; empty: the blocks.
+        has_dropout: the blocks draw random numbers in training (low-rank adapters may).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.gradient_checkpointing = config, False
+        self.config, self.gradient_checkpointing, self.has_dropout = config, False, False
         self.in_training: list[Callable[..., Any]] = []
         self.embedding = Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = (
@@ -101,6 +103,9 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in fp32 of final hidden states [..., C]."""
+        matrix: nn.Module = self.embedding if self.lm_head is None else self.lm_head
+        if isinstance(matrix, Int8Matrix):
+            return matrix.product(hidden).float()
         return nn.functional.linear(hidden, self.head_weight).float()
 
     @property
@@ -163,8 +168,8 @@ class Transformer(nn.Module):
             return block(x_BTC, *context)
         run = self.in_training[layer] if self.in_training else block
         if self.gradient_checkpointing:
-            # No random state to bring back: there is no dropout.
-            return checkpoint(run, x_BTC, *context, use_reentrant=False, preserve_rng_state=False)
+            # A block that is computed again must drop the same values.
+            return checkpoint(run, x_BTC, *context, use_reentrant=False, preserve_rng_state=self.has_dropout)
         return run(x_BTC, *context)
 
     def _rotary_for(

@@ -12,6 +12,7 @@ from ownlm.report.data import corpus_rows, corpus_steps
 from ownlm.report.facts import fact_rows, metric_text
 from ownlm.report.figures import figures
 from ownlm.report.log import Log, number, read_log, records
+from ownlm.report.tasks import tasks_shown
 
 TEMPLATES = Path(__file__).parent
 MAX_SAMPLES = 12
@@ -38,7 +39,9 @@ def write_report(run_folder: Path) -> Path:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(metric=metric_text, cell=cell, bytes=_bytes, count=_count, duration=_duration)
+    environment.filters.update(
+        metric=metric_text, cell=cell, bytes=_bytes, count=_count, duration=_duration, printable=printable
+    )
     page = environment.get_template("report.html").render(**_content(run_folder, run))
     path = run_folder / "report.html"
     unfinished = run_folder / "report.html.part"
@@ -54,7 +57,8 @@ def _content(run_folder: Path, run: dict[str, Any]) -> dict[str, Any]:
     corpus, corpus_problem = _corpus(run_folder, _part(run, "data"))
     rows = fact_rows(facts or {}, run)
     samples, left_out = _samples(log, facts or {})
-    notices = [*_log_notices(log), facts_problem, corpus_problem]
+    tasks, task_problems = tasks_shown(run_folder)
+    notices = [*_log_notices(log), facts_problem, corpus_problem, *task_problems]
     if run.get("finished") is not True:
         notices.insert(0, "This run is not finished: figures are those so far.")
     return {
@@ -64,6 +68,7 @@ def _content(run_folder: Path, run: dict[str, Any]) -> dict[str, Any]:
         # The name only: a page is shown to others, and paths tell about the machine.
         "corpus_name": Path(str(_part(run, "data").get("corpus") or "")).name,
         "facts": rows,
+        "tasks": tasks,
         "compared": any(len(row.bars) > 1 for row in rows),
         "figures": figures(log),
         "samples": samples,

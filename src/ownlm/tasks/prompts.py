@@ -26,4 +26,6 @@ def instruction(task: str, languages: tuple[str, str] = ("", "")) -> str:
     if task == "summarization":
         return "Summarize:"
     source, target = map(language_name, languages)
-    return f"Translate from {source} to {target}:" if source and target else "Translate:"
+    if source and target:
+        return f"Translate from {source} to {target}:"
+    return f"Translate to {target}:" if target else "Translate:"

@@ -30,9 +30,9 @@ def show(preflight: Mapping[str, Any]) -> None:
     """Say what the run will do; overlap beyond the limits is a warning."""
     encoding = out.console().encoding
     lines = {
-        "first row": _fitting(preflight["sample"].replace("\n", LINE_END), encoding),
+        "first row": fitting(preflight["sample"].replace("\n", LINE_END), encoding),
         "rows": rows(preflight["rows"]),
-        "rate": rate(preflight["learning_rate"], BLOCKS if _encodes(BLOCKS, encoding) else ASCII),
+        "rate": rate(preflight["learning_rate"], levels(encoding)),
         "memory": memory(preflight["memory"]),
         "time": time(preflight["duration"]),
         "overlap": overlap(preflight["overlap"]),
@@ -54,7 +54,13 @@ def _encodes(text: str, encoding: str) -> bool:
     return True
 
 
-def _fitting(text: str, encoding: str) -> str:
+def levels(encoding: str) -> str:
+    """Signs of rising height that the terminal's encoding has."""
+    return BLOCKS if _encodes(BLOCKS, encoding) else ASCII
+
+
+def fitting(text: str, encoding: str) -> str:
+    """The text with signs that the terminal's encoding has."""
     return text if _encodes(LINE_END, encoding) else text.replace(LINE_END, "\\n").replace("…", "...")
 
 

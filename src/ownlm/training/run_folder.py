@@ -95,7 +95,7 @@ def claim_output(path: Path, overwrite: bool) -> None:
     """
     refuse_output(path, overwrite)
     path.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoints", "tensorboard"):
+    for name in ("checkpoints", "tensorboard", "scores"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "run.json",

@@ -307,7 +307,9 @@ class Session:
 
     def _score(self, model: Transformer, corpus: Corpus, content: dict[str, Any]) -> None:
         """One full pass over the validation text with the function `evaluate` uses; then the report."""
+        from ownlm.engine.scoring import scorer_of
         from ownlm.evaluation.scoring import evaluate_split
+        from ownlm.model.checkpoint import stored_as
         from ownlm.report import write_report
 
         split = corpus.split("validation")
@@ -315,7 +317,8 @@ class Session:
             model.eval()
             # The window and the interval's seed that `ownlm evaluate` takes: its figures are these.
             window = model.config.max_position_embeddings
-            content["result"] = evaluate_split(model, split, context=window)
+            scorer = scorer_of(model, str(stored_as(model)).removeprefix("torch."))
+            content["result"] = evaluate_split(scorer, split, context=window)
             write_run(self.output, content)
             write_model_card(self.output, content)
         write_report(self.output)

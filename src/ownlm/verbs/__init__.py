@@ -34,8 +34,10 @@ VERBS = {
         "make", "Files, folders, stdin -> a corpus folder: cleaned, deduplicated, split, tokenized."
     ),
     "pretrain": Entry("make", "A corpus folder -> a run folder with a model in Hugging Face form."),
+    "finetune": Entry("make", "A model and rows of a task -> a run folder that was taught the task."),
     "generate": Entry("use", "Continue a text."),
     "chat": Entry("use", "Talk to a model that was taught to chat."),
+    "serve": Entry("use", "Answer over HTTP as OpenAI's clients expect it."),
     "evaluate": Entry("check", "Loss, perplexity and bits per byte on text, beside gzip and xz."),
     "score": Entry(
         "check", "The probability of every token; the strangest places of files; rank candidates."

@@ -179,10 +179,14 @@ def evaluate(
     json: bool,
 ) -> dict[str, Any]:
     """`ownlm evaluate` with a masked model."""
+    import torch
+
     from ownlm.evaluation.documents import held_out, run_corpus
     from ownlm.verbs._arguments import given_texts
 
     choose_dtype(dtype, loaded.device)
+    module: Any = getattr(loaded.scorer, "inner", loaded.scorer)
+    halves = torch.bfloat16 in (next(module.parameters()).dtype, getattr(torch, dtype, None))
     if texts:
         what, documents = given_texts(texts)
     else:
@@ -195,7 +199,7 @@ def evaluate(
         stride=stride,
         batch_size=batch_size,
         seed=seed,
-        autocast=dtype == "bfloat16",
+        autocast=halves,
     )
     found = {"model": str(loaded.path), "text": what, **figures}
     if out.from_cli():

@@ -125,11 +125,11 @@ def _bits(folder: Path, split: Split, units: Units) -> Sums:
     from ownlm.evaluation.scoring import score_documents
     from ownlm.loaded import load
 
-    loaded = load(folder, dtype="float32", backend="torch")
+    loaded = load(folder)
     if units.kind != "documents":
         return _block_bits(loaded, split, len(units.bytes))
     documents = (split.document(number) for number in range(split.num_documents))
-    scores = score_documents(loaded.model, documents, split.document_bytes, context=loaded.context)
+    scores = score_documents(loaded.text_scorer, documents, split.document_bytes, context=loaded.context)
     bits: Sums = scores.nll / math.log(2)
     return bits
 
@@ -142,7 +142,7 @@ def _block_bits(loaded: LoadedModel, split: Split, blocks: int) -> Sums:
     lengths: npt.NDArray[Any] = split.corpus.tokenizer.token_byte_lengths
     for number in range(split.num_documents):
         ids = np.asarray(split.document(number)).astype(np.int64)
-        [scored] = score_tokens(loaded.model, [ids], context=loaded.context)
+        [scored] = score_tokens(loaded.text_scorer, [ids], context=loaded.context)
         starts = np.cumsum(lengths[ids[1:]]) - lengths[ids[1:]]
         count = -(-int(split.document_bytes[number]) // BLOCK_BYTES)
         # A tokenizer that does not give every byte back may count further than the text is long.

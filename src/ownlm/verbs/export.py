@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ownlm.console import output as out
-from ownlm.console.errors import UsageError
+from ownlm.console.errors import Refused, UsageError
 from ownlm.console.settings import verb
 
 MARK = ".ownlm-export"  # in a folder that an export made: it may replace it
@@ -24,6 +24,7 @@ def export(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     max_shard_size: str = "5GB",
     tokenizer: Path | None = None,
+    merge_adapter: bool = False,
     to: str | None = None,
     private: bool = True,
     overwrite: bool = False,
@@ -33,7 +34,7 @@ def export(
 
     SRC is a run folder, `last`, a local model folder, a name on the hub, or a .bin file of llama2.c. DST is a
     new folder that transformers, vLLM and llama.cpp's converter open; weights are safetensors, README.md says
-    where they come from. Weights are read and written one file at a time, so memory stays below the size of a
+    where they come from. An adapter becomes a model of its own with --merge-adapter. Weights are read and written one file at a time, so memory stays below the size of a
     shard.
 
     Args:
@@ -42,6 +43,7 @@ def export(
         dtype: of the weights: float32, bfloat16 or float16; as they are stored when not given.
         max_shard_size: of one file, such as 5GB or 500MB; larger models become several files with an index.
         tokenizer: for a .bin file: its tokenizer, a tok*.bin or tokenizer.model.
+        merge_adapter: write the base of an adapter with the adapter's changes in its weights.
         to: send the folder to the hub as well: hub:owner/name.
         private: whether a repository that is made there is private.
         overwrite: replace what an earlier export left in DST.
@@ -61,10 +63,13 @@ def export(
         from ownlm.loaded import resolve
 
         folder = resolve(source)
+    _check_adapter(folder, source, target, merge_adapter)
     claim(target, folder, overwrite)
     try:
         if is_bin:
             done = _from_llama2c(path, target, dtype, shard_bytes, tokenizer)
+        elif merge_adapter:
+            done = _merged(folder, target, dtype, shard_bytes)
         else:
             from ownlm.export.rewrite import rewrite
 
@@ -88,6 +93,32 @@ def export(
         place = shlex.quote(str(target))
         out.next_commands(f'ownlm generate {place} "The"', f"ownlm evaluate {place} YOUR_TEXT.txt")
     return done
+
+
+def _check_adapter(folder: Path, source: str, target: Path, merge_adapter: bool) -> None:
+    """An adapter is merged, and nothing else is."""
+    from ownlm.locate import holds_adapter
+
+    adapter = holds_adapter(folder)
+    if merge_adapter and not adapter:
+        raise Refused("no adapter: there is nothing to merge.", where=folder, do="leave out --merge-adapter")
+    if adapter and not merge_adapter:
+        raise Refused(
+            "an adapter: a change of another model, which is no model by itself.",
+            where=folder,
+            do=shlex.join(["ownlm", "export", source, str(target), "--merge-adapter"]),
+        )
+
+
+def _merged(folder: Path, target: Path, dtype: str | None, shard_bytes: int) -> dict[str, Any]:
+    from ownlm.adapter_bases import base_of, refuse_other_base
+    from ownlm.export.merge import merge
+    from ownlm.model.lora_files import read_adapter
+
+    adapter = read_adapter(folder)
+    base = base_of(folder, adapter.config)
+    refuse_other_base(folder, base)
+    return merge(adapter, base, target, dtype, shard_bytes)
 
 
 def _revision(folder: Path) -> str | None:

@@ -34,6 +34,7 @@ def generate(
     min_new_tokens: int = 0,
     schema: str | dict[str, Any] | None = None,
     choices: list[str] = [],  # noqa: B006
+    regex: str | None = None,
     stop: list[str] = [],  # noqa: B006
     seed: int | None = None,
     num_return_sequences: int = 1,
@@ -67,6 +68,7 @@ def generate(
         min_new_tokens: tokens of the answer at least; the model cannot end the text before.
         schema: a JSON schema, as a file or as it is typed: the answer is JSON that it accepts.
         choices: the answer is one of these texts: "yes,no", or repeated for texts that hold a comma.
+        regex: the answer is a text that this regular expression matches as a whole, such as "[0-9]{4}-[0-9]{2}".
         stop: end when this text appears, which is not printed; may be repeated.
         seed: of the draws; the same seed gives the same text. Drawn and shown when not given.
         num_return_sequences: texts for each prompt.
@@ -101,6 +103,7 @@ def generate(
             min_new_tokens=min_new_tokens,
             schema=schema,
             choices=choices,
+            regex=regex,
             stop=stop,
             seed=seed,
             num_return_sequences=num_return_sequences,
@@ -119,6 +122,7 @@ def generate(
         "min_new_tokens": min_new_tokens,
         "schema": read_schema(schema) if isinstance(schema, str) else schema,
         "choices": choices[0].split(",") if len(choices) == 1 else choices,
+        "regex": regex,
         "stop": stop,
         "seed": drawn,
         "num_return_sequences": num_return_sequences,
@@ -149,7 +153,7 @@ def generate(
             for text in shown:
                 out.result(text, end="\n\n")
         _closing(loaded, found, seconds)
-        cut = sum(c.finish_reason == "length" for c in found) if schema or choices else 0
+        cut = sum(c.finish_reason == "length" for c in found) if schema or choices or regex else 0
         if cut:
             out.warn(
                 f"{cut} of {len(found)} answers were cut before their form was complete (--max-new-tokens for more)."

@@ -66,9 +66,7 @@ def score(
         raise UsageError("does nothing with --rank, which shows every candidate.", where="--top")
     if rank is not None and texts:
         raise UsageError("--rank reads a file; TEXT cannot be scored in the same command.", where=texts[0])
-    loaded = load(
-        model, device=device, dtype="float32", backend="torch"
-    )  # loads torch only when there is such a model
+    loaded = load(model, device=device)  # loads torch only when there is such a model
     from ownlm.masked import MaskedModel
     from ownlm.verbs import _masked
 
@@ -99,7 +97,7 @@ def _text(loaded: LoadedModel, text: str, stride: int | None, *, show: bool) -> 
 
     source = Text("text", 1, normalised(text))
     _, item, scored = next(
-        score_texts(loaded.model, loaded.tokenizer, [source], context=loaded.context, stride=stride)
+        score_texts(loaded.text_scorer, loaded.tokenizer, [source], context=loaded.context, stride=stride)
     )
     tokens = places(loaded.tokenizer, source, item, scored)
     total = float(scored.logprobs.sum())
@@ -134,7 +132,7 @@ def _places(
     from ownlm.evaluation.strangest import strangest_places
 
     found = strangest_places(
-        loaded.model, loaded.tokenizer, read_texts(paths), context=loaded.context, stride=stride, top=top
+        loaded.text_scorer, loaded.tokenizer, read_texts(paths), context=loaded.context, stride=stride, top=top
     )
     if show and out.from_cli():
         for place in found:
@@ -160,7 +158,7 @@ def _rank(
     if isinstance(loaded, MaskedModel):
         return _masked.rank(loaded, lists, stride, per_byte, json=json)
     ranked = ranking.rank(
-        loaded.model, loaded.tokenizer, lists, context=loaded.context, stride=stride, per_byte=per_byte
+        loaded.text_scorer, loaded.tokenizer, lists, context=loaded.context, stride=stride, per_byte=per_byte
     )
     found = [{"prompt": one.prompt, "ranked": [r.as_dict() for r in r_]} for one, r_ in zip(lists, ranked)]
     if out.from_cli():

@@ -1,0 +1,251 @@
+"""The index in memory and as one file: passages, their terms, BM25 over passages and over documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ownlm.search import bm25
+from ownlm.search.bm25 import Bm25, Integers
+from ownlm.search.reading import FILE, LINE, PAGE, Read
+
+FORMAT = "ownlm index 1"
+# unit, number: see `Cut`; name, heading: positions in the source's lists; document: its number in the source.
+ROW = np.dtype(
+    [("unit", "u1"), ("number", "<u4"), ("name", "<u4"), ("heading", "<u4"), ("document", "<u4")]
+)
+_MATRICES = ("passages", "documents")
+_ARRAYS = {"text": "u1", "text_starts": "<i8", "rows": ROW, "ids": "<u4", "starts": "<i8"}
+_MATRIX_ARRAYS = {"starts": "<i8", "texts": "<i4", "scores": "<f4"}
+
+
+class Damaged(ValueError):
+    """A file that is not an index that this version wrote."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A file that is in the index.
+
+    Attributes:
+        name: see `Cut`.
+        size, modified, sha256: of the file: bytes, nanoseconds, hash of the content.
+        documents, passages: how many came of it.
+        dropped: see `Read`.
+        names, headings: what its rows refer to.
+    """
+
+    name: str
+    size: int
+    modified: int
+    sha256: str
+    documents: int = 0
+    passages: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What the index holds of one source: UTF-8 texts [passages], `ROW` [passages], ids of terms [passages]."""
+
+    source: Source
+    texts: list[bytes]
+    rows: npt.NDArray[Any]
+    ids: list[npt.NDArray[np.uint32]]
+
+
+@dataclass(frozen=True)
+class Index:
+    """All passages of a context.
+
+    Attributes:
+        sources: in the order of their passages.
+        text, text_starts: UTF-8 of all passages, uint8; passage p is `text_starts[p]:text_starts[p + 1]`.
+        rows: `ROW` [passages].
+        vocabulary: the terms by id.
+        ids, starts: ids of the terms of all passages, uint32; passage p is `starts[p]:starts[p + 1]`.
+        passages, documents: BM25 over passages, and over whole documents.
+    """
+
+    sources: list[Source]
+    text: npt.NDArray[np.uint8]
+    text_starts: Integers
+    rows: npt.NDArray[Any]
+    vocabulary: list[str]
+    ids: npt.NDArray[np.uint32]
+    starts: Integers
+    passages: Bm25
+    documents: Bm25
+
+    @cached_property
+    def term_ids(self) -> dict[str, int]:
+        """The id of each term."""
+        return {term: number for number, term in enumerate(self.vocabulary)}
+
+    @cached_property
+    def first_passages(self) -> Integers:
+        """The first passage of each source, and the number of passages at the end; int64 [sources + 1]."""
+        return np.cumsum([0, *(source.passages for source in self.sources)])
+
+    @cached_property
+    def document_of(self) -> Integers:
+        """The number of each passage's document over all sources, int64 [passages]."""
+        return _document_numbers(self.sources, self.rows)
+
+    def passage_text(self, passage: int) -> str:
+        """The text of a passage."""
+        return bytes(self.text[self.text_starts[passage] : self.text_starts[passage + 1]]).decode()
+
+    def passage_ids(self, passage: int) -> npt.NDArray[np.uint32]:
+        """Ids of a passage's terms in order, those of its headings first."""
+        return self.ids[self.starts[passage] : self.starts[passage + 1]]
+
+    def source_of(self, passage: int) -> Source:
+        """The source of a passage."""
+        return self.sources[int(np.searchsorted(self.first_passages, passage, side="right")) - 1]
+
+    def segments(self) -> list[Segment]:
+        """The index taken apart by its sources; ids are those of `vocabulary`."""
+        found = []
+        for source, first in zip(self.sources, self.first_passages.tolist()):
+            numbers = range(first, first + source.passages)
+            texts = [bytes(self.text[self.text_starts[p] : self.text_starts[p + 1]]) for p in numbers]
+            rows = self.rows[first : first + source.passages]
+            found.append(Segment(source, texts, rows, [self.passage_ids(p) for p in numbers]))
+        return found
+
+
+def segment(source: Source, read: Read, term_ids: dict[str, int]) -> Segment:
+    """What was read of a source as a part of an index.
+
+    Args:
+        source: its facts; counts, names and headings are filled in here.
+        read: its passages.
+        term_ids: ids of terms; new terms are added.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(cut.name for cut in read.cuts))}
+    headings = {text: number for number, text in enumerate(dict.fromkeys(cut.heading for cut in read.cuts))}
+    source.documents, source.passages, source.dropped = read.documents, len(read.cuts), dict(read.dropped)
+    source.names, source.headings = list(names), list(headings)
+    rows = [(c.unit, c.number, names[c.name], headings[c.heading], c.document) for c in read.cuts]
+    ids = [
+        np.array([term_ids.setdefault(term, len(term_ids)) for term in cut.terms], np.uint32)
+        for cut in read.cuts
+    ]
+    return Segment(source, [cut.text.encode() for cut in read.cuts], np.array(rows, ROW), ids)
+
+
+def assemble(segments: Sequence[Segment], terms: Sequence[str]) -> Index:
+    """The index of some sources.
+
+    Args:
+        segments: in order; their ids are positions in `terms`.
+        terms: terms that no passage holds are left out of the index.
+    """
+    texts = list(chain.from_iterable(part.texts for part in segments))
+    each = list(chain.from_iterable(part.ids for part in segments))
+    ids = np.concatenate(each).astype(np.uint32) if each else np.zeros(0, np.uint32)
+    used, ids = np.unique(ids, return_inverse=True)
+    ids = ids.astype(np.uint32)
+    starts = np.cumsum([0, *map(len, each)])
+    rows = np.concatenate([part.rows for part in segments]) if segments else np.zeros(0, ROW)
+    sources = [part.source for part in segments]
+    documents = _document_numbers(sources, rows)
+    # A document's passages stand together, so its terms are a range of all terms.
+    document_starts = np.append(starts[:-1][np.unique(documents, return_index=True)[1]], starts[-1])
+    return Index(
+        sources,
+        np.frombuffer(b"".join(texts), np.uint8),
+        np.cumsum([0, *map(len, texts)]),
+        rows,
+        [terms[number] for number in used.tolist()],
+        ids,
+        starts,
+        bm25.build(ids, starts, len(used)),
+        bm25.build(ids, document_starts, len(used)),
+    )
+
+
+def _document_numbers(sources: Sequence[Source], rows: npt.NDArray[Any]) -> Integers:
+    before = np.cumsum([0, *(source.documents for source in sources)])[:-1]
+    return np.repeat(before, [source.passages for source in sources]) + rows["document"].astype(np.int64)
+
+
+def save(index: Index, path: Path) -> None:
+    """Write an index; whoever reads the path meanwhile gets the old one or the new one, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    meta = {"format": FORMAT, "k1": bm25.K1, "b": bm25.B, "sources": [asdict(s) for s in index.sources]}
+    arrays: dict[str, Any] = {name: getattr(index, name) for name in _ARRAYS}
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    arrays["vocabulary"] = np.frombuffer("\n".join(index.vocabulary).encode(), np.uint8)
+    for name in _MATRICES:
+        arrays |= {f"{name}_{part}": getattr(getattr(index, name), part) for part in _MATRIX_ARRAYS}
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> Index:
+    """Read an index that `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is none. OSError: it cannot be read.
+        Damaged: it is not whole, or another version wrote it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # the file may have come with its folder: nothing may unfold
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise Damaged("compressed")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays["meta"].tobytes())
+        if [meta["format"], meta["k1"], meta["b"]] != [FORMAT, bm25.K1, bm25.B]:
+            raise Damaged("of another version")
+        vocabulary = arrays["vocabulary"].tobytes().decode()
+        matrices = [_matrix(arrays, name) for name in _MATRICES]
+        own = [np.asarray(arrays[name], kind) for name, kind in _ARRAYS.items()]
+        sources = [Source(**source) for source in meta["sources"]]
+        index = Index(sources, own[0], own[1], own[2], vocabulary.split("\n") if vocabulary else [], *own[3:], *matrices)
+        _check(index)
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise Damaged(str(error)) from None
+    return index
+
+
+def _matrix(arrays: dict[str, Any], name: str) -> Bm25:
+    parts = [np.asarray(arrays[f"{name}_{part}"], kind) for part, kind in _MATRIX_ARRAYS.items()]
+    return Bm25(*parts, count=0)
+
+
+def _check(index: Index) -> None:
+    """Refuse places that lie outside of what they point into."""
+
+
+def place(unit: int, number: int, file: str) -> str:
+    """How a place is cited: `file:line`, `file, page 3`, `file, slide 3`, or the file alone."""
+    if unit == FILE:
+        return file
+    return f"{file}:{number}" if unit == LINE else f"{file}, {'page' if unit == PAGE else 'slide'} {number}"

@@ -1,0 +1,122 @@
+"""From the settings of `finetune` to its plan: rules over sizes, no timings except for `--minutes`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ownlm.console.errors import UsageError
+from ownlm.machine.cpu import num_cores
+from ownlm.machine.device import choose_device, choose_dtype
+from ownlm.machine.measure import matmul_rate
+from ownlm.model.config import ModelConfig
+from ownlm.training.draft import MATMUL_SIZE
+from ownlm.training.fused import why_not
+from ownlm.training.plan import (
+    EVAL_ROWS,
+    MOST_STEPS,
+    TrainPlan,
+    one_length,
+    rows_for,
+    steps_for,
+    tokens_per_step_for,
+)
+
+DEFAULT_EPOCHS = 3.0
+WINDOW = 256  # tokens, where the rows are shorter: several share a window, and attention over it costs little
+MOST_TOKENS = 4096  # a step: rows of a task say more than running text
+STEPS_AN_EPOCH = 20  # at least: small data in large steps would be few updates
+DECAY_SHARE = 1.0  # of the steps after the warm-up: no plateau (docs/log.md)
+
+# Peaks by way of training (docs/log.md). Weights that have learnt move a tenth as far as new ones; those of an adapter
+# begin at zero and move a small part of the model (Schulman et al. 2025, "LoRA without regret", §4: ten times as far).
+RATES = {"full": (4e-4, 2e-3), "lora": (2e-3, None), "head": (4e-4, 2e-3)}
+
+
+def window_for(longest: int, max_length: int) -> int:
+    """Tokens a window: room for the longest row, in multiples of 32, at least 256 where the model has them."""
+    return min(max(WINDOW, -(-longest // 32) * 32), max_length)
+
+
+def chosen_rates(settings: Mapping[str, Any], way: str) -> tuple[float, float | None]:
+    """(AdamW's peak, Muon's peak or None where AdamW trains everything): those that were given, else the rule's."""
+    adamw, muon = RATES[way]
+    given = settings["learning_rate"], settings["muon_learning_rate"]
+    if muon is None and given[1] is not None:
+        raise UsageError(
+            "has no effect with --lora.", where="--muon-learning-rate", why="AdamW trains adapters.",
+            do="--learning-rate",
+        )  # fmt: skip
+    return given[0] if given[0] is not None else adamw, given[1] if given[1] is not None else muon
+
+
+def draft(
+    settings: Mapping[str, Any], config: ModelConfig, way: str, context: int, windows: int, *, tokens: int = 0
+) -> TrainPlan:
+    """Everything but the number of steps.
+
+    Args:
+        settings: of `finetune`, by name.
+        way: a name of `RATES`.
+        context: tokens a window, or of the longest row. windows: of an epoch.
+        tokens: of a window on the average, where windows are not all of one length; 0: `context`.
+    """
+    device = choose_device(settings["device"])
+    dtype = choose_dtype(settings["dtype"], device)
+    threads = settings["threads"] or num_cores()
+    torch.set_num_threads(threads)
+    rows, accumulation = rows_for(
+        min(MOST_TOKENS, tokens_per_step_for(config, None)),
+        tokens or context,
+        settings["per_device_train_batch_size"],
+        settings["gradient_accumulation_steps"],
+    )
+    if settings["per_device_train_batch_size"] is None:
+        rows = max(1, min(rows, windows // (STEPS_AN_EPOCH * accumulation)))
+    adamw, muon = chosen_rates(settings, way)
+    checkpointing = settings["gradient_checkpointing"]
+    return TrainPlan(
+        max_steps=0, context=context, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation,
+        learning_rate=adamw, muon_learning_rate=muon or 0.0, weight_decay=settings["weight_decay"],
+        max_grad_norm=settings["max_grad_norm"], warmup_steps=0, decay_steps=1, eval_steps=1, eval_rows=EVAL_ROWS,
+        save_steps=1, save_total_limit=max(1, settings["save_total_limit"]), sample_steps=[], sample_prompt="",
+        seed=settings["seed"], dtype=dtype, device=device, threads=threads,
+        flops_per_token=config.flops_per_token(context),
+        peak_flops=matmul_rate(dtype, MATMUL_SIZE.get(device.split(":")[0], 1024), device=device),
+        gradient_checkpointing=checkpointing,
+        fused=way == "full" and why_not(config, device, checkpointing) is None,
+    )  # fmt: skip
+
+
+def steps_of(settings: Mapping[str, Any], plan: TrainPlan, windows: int) -> int | None:
+    """The number of steps that the settings ask for, three epochs without a length; None where they ask for minutes."""
+    one_length(**{name: settings[name] for name in ("minutes", "max_steps", "num_train_epochs")})
+    if settings["minutes"] is not None and settings["minutes"] <= 0:
+        raise UsageError(f"{settings['minutes']} minutes are no time to train.", where="--minutes")
+    epochs = settings["num_train_epochs"]
+    if epochs is not None and epochs <= 0:
+        raise UsageError(f"{epochs:g} times through the rows is no training.", where="--num-train-epochs")
+    if settings["minutes"] is not None:
+        return None
+    steps = steps_for(
+        max_steps=settings["max_steps"],
+        tokens=None,
+        epochs=epochs or DEFAULT_EPOCHS,
+        tokens_per_step=plan.rows_per_step,
+        tokens_per_epoch=windows,
+    )
+    assert steps is not None
+    if steps > MOST_STEPS:
+        raise UsageError(f"that would be {steps:,} steps.", do="--max-steps or --minutes with less")
+    return steps
+
+
+def with_steps(settings: Mapping[str, Any], plan: TrainPlan, steps: int) -> TrainPlan:
+    """The plan for a number of steps."""
+    intervals = {name: settings[name] for name in ("warmup_steps", "eval_steps", "save_steps")}
+    planned = plan.with_steps(steps, **intervals)
+    decay = max(1, round(DECAY_SHARE * (planned.max_steps - planned.warmup_steps)))
+    return dataclasses.replace(planned, decay_steps=decay)
