@@ -22,9 +22,10 @@ class LiveLine:
         """Smooth (the last 50 steps or so) and show."""
         share = max(0.02, 1 / (self.progress.done + 1))
         for name, key in (("loss", "loss"), ("bits", "bits_per_byte"), ("rate", "tokens_per_second")):
-            setattr(self, name, getattr(self, name) * (1 - share) + values[key] * share)
+            setattr(self, name, getattr(self, name) * (1 - share) + values.get(key, 0.0) * share)
+        bits = f"{self.bits:.3f} bits/byte  " if "bits_per_byte" in values else ""
         text = (
-            f"loss {self.loss:.3f}  {self.bits:.3f} bits/byte  {self.rate:,.0f} tokens/s  "
+            f"loss {self.loss:.3f}  {bits}{self.rate:,.0f} tokens/s  "
             f"MFU {self.rate * self.plan.flops_per_token / self.plan.peak_flops:.0%}"
         )
         self.progress.update(1, note=text)
@@ -41,9 +42,8 @@ class LiveLine:
     def validation(self, values: dict[str, Any]) -> None:
         """A line that stays."""
         self.progress.clear()
-        out.say(
-            f"step {values['step']:,}: validation sample {values['loss']:.4f} loss, {values['bits_per_byte']:.4f} bits/byte"
-        )
+        bits = f", {values['bits_per_byte']:.4f} bits/byte" if "bits_per_byte" in values else ""
+        out.say(f"step {values['step']:,}: validation sample {values['loss']:.4f} loss{bits}")
 
     def sample(self, seconds: float, text: str, prompt: str) -> str:
         """The prompt continued, indented; returns the text for the log."""

@@ -20,6 +20,7 @@ from ownlm.console.errors import OwnlmError
 from ownlm.corpus.batches import NOT_TRAINED, Source, TokenRows
 from ownlm.model.transformer import Transformer
 from ownlm.training.checkpoint import Weights, prune, save_checkpoint
+from ownlm.training.diagnosis import Accepted, Diagnosis, diagnose
 from ownlm.training.fused import FusedGradients
 from ownlm.training.log import RunLog
 from ownlm.training.loss import head_loss
@@ -53,7 +54,7 @@ class Trainer:
 
     Args:
         weights: how checkpoints hold what is trained.
-        byte_lengths: UTF-8 bytes of each token id (0 for specials), [V].
+        byte_lengths: UTF-8 bytes of each token id (0 for specials), [V]; [0] where labels are learnt, not tokens.
         batches: what is trained on.
         validation: fixed rows that are not trained on, or None.
         on_step: called with the values of each step (for the live line).
@@ -149,8 +150,7 @@ class Trainer:
         return {
             "trouble": trouble,
             "step": self.step,
-            "loss": nll / trained,
-            "bits_per_byte": nll / math.log(2) / max(size, 1),
+            **loss_of(nll, trained, size),
             "learning_rate": plan.learning_rate * factor,
         }
 
@@ -172,10 +172,24 @@ class Trainer:
         all_tokens, all_bytes = self.processes.sum(tokens, size)
         return max(1, int(all_tokens)), int(all_bytes)
 
+    @property
+    def validates(self) -> bool:
+        """Whether there is anything to validate on."""
+        return self.validation is not None
+
+    @property
+    def choices(self) -> int:
+        """Among how many the model chooses: a model that knows nothing has a loss of their logarithm."""
+        return int(self.model.config.vocab_size)
+
+    def diagnosed(self, step: int, loss: float, highest: float, last: Accepted | None) -> Diagnosis:
+        """What is wrong with a step, see `diagnose`."""
+        return diagnose(self.model, self.batches, self.plan, step, loss, highest, last)
+
     def _trained_in(self, batch: Batch) -> tuple[int, int]:
         """(targets that are trained, their bytes)."""
         trained = batch.targets[batch.targets != NOT_TRAINED]
-        return trained.numel(), int(self.byte_lengths[trained].sum())
+        return trained.numel(), int(self.byte_lengths[trained].sum()) if len(self.byte_lengths) else 0
 
     def backward(self, batch: Batch, divisor: int) -> Tensor:
         """Add the gradients of a micro-batch's summed loss / divisor to each parameter's `.grad`.
@@ -201,7 +215,7 @@ class Trainer:
         with self.autocast():
             hidden = self.model.hidden(ids, starts_BT=starts)
         dtype = torch.bfloat16 if self.plan.dtype == "bfloat16" else torch.float32
-        return head_loss(hidden.flatten(0, 1), self.model.head_weight, targets.flatten(), dtype)
+        return head_loss(hidden.flatten(0, 1), self.model.head_matrix, targets.flatten(), dtype)
 
     def autocast(self) -> Any:
         """bf16 products where the plan says so; weights, norms and the loss stay in fp32."""
@@ -221,7 +235,7 @@ class Trainer:
             nll += float(self.loss_sum(batch))
             tokens, length = self._trained_in(batch)
             count, size = count + tokens, size + length
-        return {"step": self.step, "loss": nll / count, "bits_per_byte": nll / math.log(2) / max(size, 1)}
+        return {"step": self.step, **loss_of(nll, count, size)}
 
     def _between_steps(self, log: RunLog, started: float) -> None:
         """What is due at this step, in the first process: validation, a sample, a checkpoint."""
@@ -231,7 +245,7 @@ class Trainer:
         checkpoint = self.step and (last or (plan.save_steps and self.step % plan.save_steps == 0))
 
         def work() -> None:
-            if validation and self.validation is not None:
+            if validation and self.validates:
                 values = self.validate() | {"seconds": time.monotonic() - started}
                 log.write("validation", **values)
                 self.on_validation(values)
@@ -266,6 +280,16 @@ class Trainer:
         save_checkpoint(self.run, self.step, self.weights, self.optimizer, state, logged)
         if not (self.watchdog and self.watchdog.in_a_row):  # these weights may be bad: older ones must stay
             prune(self.run, self.plan.save_total_limit)
+
+
+def loss_of(nll: float, trained: int, size: int) -> dict[str, float]:
+    """Mean loss in nats, and in bits a byte where what is learnt has bytes.
+
+    Args:
+        nll: summed loss in nats of `trained` targets, which have `size` bytes.
+    """
+    found = {"loss": nll / max(1, trained)}
+    return found | {"bits_per_byte": nll / math.log(2) / size} if size else found
 
 
 @contextmanager

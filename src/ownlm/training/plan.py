@@ -232,7 +232,7 @@ MOST_THREADS = 1024  # tens of thousands end in a crash of the thread library, w
 def refuse_numbers(settings: Mapping[str, Any]) -> None:
     """Refuse numbers below the least that means something; None stands for a default."""
     for name, least in LEAST.items():
-        value = settings[name]
+        value = settings.get(name)
         if value is not None and value < least:
             where = "--" + name.replace("_", "-")
             raise UsageError(f"{value:g} is not possible; it must be at least {least:g}.", where=where)

@@ -78,8 +78,9 @@ def rate(planned: Mapping[str, Any], levels: str) -> str:
         return "no step is trained"
     highest = len(levels) - 1
     plot = "".join(levels[round(factor * highest)] for factor in planned["curve"])
+    muon = f", {planned['muon']:g} (Muon)" if planned["muon"] else ""
     return (
-        f"{plot}  peak {planned['adamw']:g} (AdamW), {planned['muon']:g} (Muon); "
+        f"{plot}  peak {planned['adamw']:g} (AdamW){muon}; "
         f"{planned['warmup_steps']:,} steps up, {planned['decay_steps']:,} down"
     )
 

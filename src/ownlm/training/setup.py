@@ -171,8 +171,8 @@ def calibrated_steps(trainer: Trainer, seconds: float) -> tuple[int, float]:
         times.append(time.monotonic() - start)
     measured = sorted(times[2:] or times[-1:])
     per_step = measured[len(measured) // 2]
-    evaluation = EVAL_SHARE * seconds if trainer.validation is not None else 0.0
-    if trainer.validation is not None and time.monotonic() - called < CALIBRATION_SECONDS - per_step:
+    evaluation = EVAL_SHARE * seconds if trainer.validates else 0.0
+    if trainer.validates and time.monotonic() - called < CALIBRATION_SECONDS - per_step:
         start = time.monotonic()
         trainer.validate()
         evaluation = 21 * (time.monotonic() - start)

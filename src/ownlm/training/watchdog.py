@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ownlm.console.errors import OwnlmError
 from ownlm.model.transformer import Transformer
-from ownlm.training.diagnosis import Accepted, Diagnosis, diagnose
+from ownlm.training.diagnosis import Accepted, Diagnosis
 from ownlm.training.log import RunLog
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Watchdog:
             Diverged: the step must not be made, and the run does not go on.
         """
         step = trainer.step + 1
-        highest = highest_normal_loss(self.losses, math.log(trainer.model.config.vocab_size))
+        highest = highest_normal_loss(self.losses, math.log(trainer.choices))
         reason = self._reason(loss, norm, highest)
         if not reason:
             self.losses = [*self.losses, loss][-HISTORY:]
@@ -156,7 +156,7 @@ class Watchdog:
             return None
         if self.in_a_row:
             reason += f", after {self.in_a_row} skipped {'step' if self.in_a_row == 1 else 'steps'} in a row"
-        found = diagnose(trainer.model, trainer.batches, trainer.plan, trainer.step, loss, highest, self.last)
+        found = trainer.diagnosed(trainer.step, loss, highest, self.last)
         trouble = Trouble(step, loss, reason, found)
         # A weight that is not finite stays so, however many steps are left out.
         if self.on_divergence == "stop" or self.in_a_row == MOST_IN_A_ROW or found.beyond_repair:
@@ -190,7 +190,7 @@ class Watchdog:
     def spoiled(self, trainer: Trainer, reason: str) -> Diverged:
         """What ends a run whose last update, already made, was a bad one."""
         step = max(0, trainer.step - 1)
-        found = diagnose(trainer.model, trainer.batches, trainer.plan, step, math.nan, math.inf, self.last)
+        found = trainer.diagnosed(step, math.nan, math.inf, self.last)
         return Diverged(Trouble(trainer.step, math.nan, reason, found))
 
 

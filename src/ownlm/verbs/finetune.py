@@ -24,6 +24,7 @@ def finetune(
         "chat", "completion", "classification", "sentiment", "ner", "qa", "translation", "summarization"
     ]
     | None = None,
+    as_: Literal["text", "head"] | None = None,
     map: list[str] = [],  # noqa: B006 - pydantic copies the default
     chat_template: str | None = None,
     lora: bool = False,
@@ -75,6 +76,7 @@ def finetune(
         data: files and folders with rows.
         output: the run folder to write.
         task: what the rows are for; found from their columns when not given.
+        as_: how sentiment, classification and qa are learnt: by a head (the default), or as text; ner by a head.
         map: column=role for columns of other names (may be repeated).
         chat_template: for a model without one: chatml, alpaca, or a file with a Jinja template.
         lora: train low-rank adapters beside the frozen weights.

@@ -7,11 +7,10 @@ from ownlm.console import output as out
 FEW, SOME, MANY = 100, 1_000, 10_000
 
 
-def expectation(task: str, rows: int, held_out: int, trained_tokens: int, parameters: int) -> list[str]:
+def expectation(task: str, rows: int, held_out: int, parameters: int) -> list[str]:
     """Sentences about a data set of this size.
 
     Args:
-        trained_tokens: tokens, or labels, that are learnt in an epoch.
         parameters: of the model.
     """
     if rows < FEW:

@@ -22,7 +22,7 @@ class Packed:
     """Windows of texts, and the rows of each step.
 
     Args:
-        texts: none takes more than `context` places.
+        texts: none is longer than `context`.
         context: tokens a window, T.
         rows: windows a step.
         seed: of the order.
@@ -35,7 +35,7 @@ class Packed:
         self.texts, self.context, self.rows, self.seed = texts, context, rows, seed
         self.tokenizer = tokenizer
         order = [permuted(i, len(texts), derive(seed, "row order")) for i in range(len(texts))]
-        self.groups = fitted([texts[i].places for i in order], context)
+        self.groups = fitted([len(texts[i].ids) for i in order], context)
         self.groups = [[order[i] for i in group] for group in self.groups]
 
     @property
@@ -51,7 +51,7 @@ class Packed:
     @property
     def filled(self) -> float:
         """Share of the places that hold a token of a text."""
-        return sum(text.places for text in self.texts) / max(1, self.tokens_per_epoch)
+        return sum(len(text.ids) for text in self.texts) / max(1, self.tokens_per_epoch)
 
     def pairs(self, step: int, first: int, count: int) -> TokenRows:
         """Rows [first, first + count) of a step."""
@@ -66,9 +66,8 @@ class Packed:
             at = 0
             for index in self.groups[number]:
                 text = self.texts[index]
-                end = at + text.places
-                ids[row, at:end], starts[row, at:end] = text.ids[:-1], at
-                targets[row, at:end] = np.where(text.trained[1:], text.ids[1:], NOT_TRAINED)
+                end = at + len(text.ids)
+                ids[row, at:end], targets[row, at:end], starts[row, at:end] = text.ids, text.targets, at
                 at = end
             starts[row, at:] = at
         return TokenRows(ids, targets, starts)

@@ -24,6 +24,7 @@ from ownlm.training.plan import (
     steps_for,
     tokens_per_step_for,
 )
+from ownlm.training.tuning.prepare import Prepared
 
 DEFAULT_EPOCHS = 3.0
 WINDOW = 256  # tokens, where the rows are shorter: several share a window, and attention over it costs little
@@ -53,24 +54,22 @@ def chosen_rates(settings: Mapping[str, Any], way: str) -> tuple[float, float | 
     return given[0] if given[0] is not None else adamw, given[1] if given[1] is not None else muon
 
 
-def draft(
-    settings: Mapping[str, Any], config: ModelConfig, way: str, context: int, windows: int, *, tokens: int = 0
-) -> TrainPlan:
-    """Everything but the number of steps.
-
-    Args:
-        settings: of `finetune`, by name.
-        way: a name of `RATES`.
-        context: tokens a window, or of the longest row. windows: of an epoch.
-        tokens: of a window on the average, where windows are not all of one length; 0: `context`.
-    """
+def draft(settings: Mapping[str, Any], known: Prepared) -> TrainPlan:
+    """Everything but the number of steps."""
+    config, packed = known.config, known.form.packed
+    way = "lora" if settings["lora"] else "head" if known.form.head is not None else "full"
+    # Where rows are packed a window has one length; else rows of about one length are together.
+    context = window_for(known.longest, known.max_length) if packed else known.longest
+    tokens = context if packed else max(1, known.tokens // len(known.examples))
+    windows = max(1, known.tokens // tokens)
+    causal = isinstance(config, ModelConfig)
     device = choose_device(settings["device"])
     dtype = choose_dtype(settings["dtype"], device)
     threads = settings["threads"] or num_cores()
     torch.set_num_threads(threads)
     rows, accumulation = rows_for(
         min(MOST_TOKENS, tokens_per_step_for(config, None)),
-        tokens or context,
+        tokens,
         settings["per_device_train_batch_size"],
         settings["gradient_accumulation_steps"],
     )
@@ -84,10 +83,10 @@ def draft(
         max_grad_norm=settings["max_grad_norm"], warmup_steps=0, decay_steps=1, eval_steps=1, eval_rows=EVAL_ROWS,
         save_steps=1, save_total_limit=max(1, settings["save_total_limit"]), sample_steps=[], sample_prompt="",
         seed=settings["seed"], dtype=dtype, device=device, threads=threads,
-        flops_per_token=config.flops_per_token(context),
+        flops_per_token=config.flops_per_token(context) if causal else 6.0 * config.num_parameters(),
         peak_flops=matmul_rate(dtype, MATMUL_SIZE.get(device.split(":")[0], 1024), device=device),
         gradient_checkpointing=checkpointing,
-        fused=way == "full" and why_not(config, device, checkpointing) is None,
+        fused=causal and packed and not settings["lora"] and why_not(config, device, checkpointing) is None,
     )  # fmt: skip
 
 

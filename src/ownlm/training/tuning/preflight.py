@@ -2,51 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ownlm.console import output as out
-from ownlm.corpus.batches import TokenRows
+from ownlm.corpus.batches import NOT_TRAINED, TokenRows
 from ownlm.corpus.tokenizer import Tokenizer
 from ownlm.tasks.lengths import summary
 from ownlm.training import preflight, preflight_shown
 from ownlm.training.plan import TrainPlan
+from ownlm.training.tuning.head_trainer import HeadRows
 from ownlm.training.tuning.packed import Packed
-from ownlm.training.tuning.texts import Counted
+from ownlm.training.tuning.prepare import Prepared
 
 WORTH_SEEING = 0.02  # share of tokens or rows from which something is said in a line of its own
 
 
 def look(
-    packed: Packed,
-    counted: Counted,
+    known: Prepared,
+    source: Packed | HeadRows,
     plan: TrainPlan,
     seconds_per_step: float,
-    held_out: int,
-    overlap: Sequence[tuple[str, str]],
     memory: Mapping[str, int],
 ) -> dict[str, Any]:
     """The preflight as run.json holds it.
 
     Args:
-        counted: of the rows to train on.
         seconds_per_step: as a calibration measured it, 0.0 without one.
-        held_out: rows. overlap: held-out inputs that are trained too.
     """
-    first = packed.pairs(0, 0, 1)
-    trained = sum(int(text.trained[1:].sum()) for text in packed.texts)
-    places = sum(text.places for text in packed.texts)
+    counted = known.counted
+    trained = sum(int((np.asarray(example.targets) != NOT_TRAINED).sum()) for example in known.examples)
+    windows = source.windows if isinstance(source, Packed) else len(known.examples)
     return {
-        "sample": shown(packed.tokenizer, first),
+        "sample": _sample(known, source),
         "rows": {
-            "train": len(packed.texts),
-            "held_out": held_out,
-            "windows": packed.windows,
-            "filled": packed.filled,
+            "train": len(known.train),
+            "held_out": len(known.held_out),
+            "windows": windows,
+            "filled": source.filled if isinstance(source, Packed) else 1.0,
             "trained_tokens": trained,
-            "trained_share": trained / max(1, places),
+            "trained_share": trained / max(1, known.tokens),
             "length": summary(counted.lengths),
             "truncated": counted.cut,
             "answers_truncated": counted.answers_cut,
@@ -54,15 +51,35 @@ def look(
             "endless_answers": counted.endless,
             "straddling": counted.straddling,
         },
+        "labels": None if known.form.head is None else list(known.form.head.labels),
         "steps": plan.max_steps,
-        "tokens_per_step": plan.tokens_per_step,
-        "tokens_per_epoch": packed.tokens_per_epoch,
-        "epochs": plan.max_steps * plan.rows_per_step / packed.windows,
+        "rows_per_step": plan.rows_per_step,
+        "epochs": plan.max_steps * plan.rows_per_step / windows,
         "learning_rate": rate(plan),
         "memory": dict(memory),
         "duration": preflight.duration(plan, seconds_per_step),
-        "overlap": {"both_sides": len(overlap), "first": list(overlap[0]) if overlap else None},
+        "overlap": {
+            "both_sides": len(known.both_sides),
+            "first": list(known.both_sides[0]) if known.both_sides else None,
+        },
     }
+
+
+def _sample(known: Prepared, source: Packed | HeadRows) -> str:
+    """The first row as it is read, and what is learnt of it."""
+    tokenizer, head = known.form.tokenizer, known.form.head
+    if head is None:
+        assert isinstance(source, Packed)
+        return shown(tokenizer, source.pairs(0, 0, 1))
+    first = known.examples[0]
+    targets = [int(target) for target in first.targets if target != NOT_TRAINED]
+    said = (
+        f"places {targets[0]:,} to {targets[-1]:,}"
+        if head.kind == "question-answering"
+        else ", ".join(head.labels[target] for target in targets[:8])
+    )
+    ids = np.array(first.ids, np.int64)
+    return f"{preflight.shown_row(tokenizer, ids[:-1], ids[1:])} → {said}"
 
 
 def rate(plan: TrainPlan) -> dict[str, Any]:
@@ -95,8 +112,7 @@ def show(found: Mapping[str, Any]) -> None:
         ),
         "rows": f"{rows['train']:,} to train on, {rows['held_out']:,} held out; {length['median']:,} tokens in the median, "
         f"the longest {length['longest']:,}",
-        "trained": f"{rows['trained_share']:.0%} of the tokens ({out.human_count(rows['trained_tokens'])}); windows of "
-        f"{found['tokens_per_epoch'] // max(1, rows['windows']):,} tokens are {rows['filled']:.0%} full",
+        "trained": _trained(found),
         "rate": preflight_shown.rate(found["learning_rate"], preflight_shown.levels(encoding)),
         "memory": preflight_shown.memory(found["memory"]),
         "time": preflight_shown.time(found["duration"]),
@@ -104,6 +120,15 @@ def show(found: Mapping[str, Any]) -> None:
     for name, line in lines.items():
         out.say(f"{name:<12}{line}")
     _warn(rows, found["overlap"])
+
+
+def _trained(found: Mapping[str, Any]) -> str:
+    rows, labels = found["rows"], found["labels"]
+    if labels is not None:
+        named = ", ".join(labels[:8]) + (" …" if len(labels) > 8 else "")
+        return f"{rows['trained_tokens']:,} labels: {named}"
+    tokens = out.human_count(rows["trained_tokens"])
+    return f"{rows['trained_share']:.0%} of the tokens ({tokens}); windows are {rows['filled']:.0%} full"
 
 
 def _warn(rows: Mapping[str, Any], overlap: Mapping[str, Any]) -> None:

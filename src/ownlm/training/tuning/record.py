@@ -33,6 +33,7 @@ def describe(
     tokenizer: Tokenizer,
     looked: Mapping[str, Any],
     taught_before: Sequence[str],
+    labels: Sequence[str] | None,
 ) -> dict[str, Any]:
     """run.json as it is before step 1; the fields are those of docs/run-folder.md."""
     return {
@@ -51,6 +52,7 @@ def describe(
         "chat_template": None
         if template is None
         else {"from": str(template.where), "sha256": template.sha256},
+        "labels": list(labels) if labels else None,
         "tokenizer_sha256": tokenizer.sha256,
         "environment": environment(plan.device, plan.threads),
         "seed": plan.seed,

@@ -5,62 +5,32 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ownlm.console import output as out
 from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError, is_disk_full
 from ownlm.console.lock import only_one
-from ownlm.corpus.tokenizer import Tokenizer
-from ownlm.model.checkpoint import load_config, save_model
-from ownlm.model.config import ModelConfig
-from ownlm.model.lora import LoraSettings
-from ownlm.tasks.dataset import DataSet, read_dataset, typed_name
-from ownlm.tasks.items import Item
-from ownlm.tasks.measure import Reader
-from ownlm.tasks.prompts import as_chat
-from ownlm.tasks.templates import ChatTemplate, find_template
-from ownlm.training.checkpoint import checkpoints, load_checkpoint, token_ids
+from ownlm.model.lora import ALL_LINEAR, LoraSettings
+from ownlm.tasks.dataset import typed_name
+from ownlm.training.checkpoint import checkpoints, load_checkpoint
 from ownlm.training.live import LiveLine
 from ownlm.training.log import cut_log
 from ownlm.training.loop import Trainer
-from ownlm.training.plan import TrainPlan
+from ownlm.training.plan import TrainPlan, refuse_numbers
 from ownlm.training.run_folder import Run, claim_output, read_run, refuse_output, write_run
 from ownlm.training.setup import calibrated_steps
-from ownlm.training.tuning import build, measuring, memory, planning, preflight, record, split, texts
+from ownlm.training.tuning import build, measuring, memory, planning, preflight, record
 from ownlm.training.tuning.expectation import expectation
+from ownlm.training.tuning.forms import Start
+from ownlm.training.tuning.head_trainer import HeadRows
 from ownlm.training.tuning.packed import Packed
+from ownlm.training.tuning.prepare import Prepared, prepare
+from ownlm.training.tuning.texts import Text
 from ownlm.training.watchdog import Watchdog
 
-FINISH_SECONDS = 2.0
-
-
-@dataclass
-class Prepared:
-    """All that is known before a step is planned.
-
-    Attributes:
-        folder: of the model to start from. config: its.
-        run: its run.json, {} for other models.
-        train, held_out: rows. packed, validation: their windows.
-        counted: of the rows to train on.
-    """
-
-    folder: Path
-    config: ModelConfig
-    run: dict[str, Any]
-    data: DataSet
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
-    train: list[Item]
-    held_out: list[Item]
-    both_sides: list[tuple[str, str]]
-    texts: list[texts.Text]
-    held_out_texts: list[texts.Text]
-    counted: texts.Counted
-    max_length: int
+FINISH_SECONDS = 2.0  # writing the model and the card
 
 
 class Tuning:
@@ -75,206 +45,98 @@ class Tuning:
     def __init__(self, settings: dict[str, Any], given: Collection[str], started: float) -> None:
         self.settings, self.given, self.started = settings, given, started
         self.output = Path(settings["output"])
-        self.way = "lora" if settings["lora"] else "full"
+        self.lora: LoraSettings | None = None
 
     # ---- a new run
 
     def start(self) -> Run:
         """A new run, to its end. All that can be refused is refused before the output folder is touched."""
+        settings = self.settings
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("finetune runs in one process.", where="torchrun", do="ownlm finetune …")
-        refuse_output(self.output, self.settings["overwrite"])
-        known = self._prepared()
-        plan = planning.draft(self.settings, known.config, self.way, *self._windows(known))
-        packed = self._packed(known, plan)
-        steps, per_step = self._steps(known, plan, packed)
-        plan = planning.with_steps(self.settings, plan, steps)
-        needed = memory.of_tuning(known.config, plan, self._lora())
+        refuse_numbers(settings)
+        refuse_output(self.output, settings["overwrite"])
+        self.lora = lora_settings(settings, self.given)
+        known = prepare(settings, self.output)
+        plan = planning.draft(settings, known)
+        source = build.source_of(known.form, known.examples, plan)
+        windows = source.windows if isinstance(source, Packed) else len(known.examples)
+        steps, per_step = self._steps(known, plan, source, windows)
+        plan = planning.with_steps(settings, plan, steps)
+        needed = memory.of_tuning(known.config, plan, self.lora)
         memory.refuse_too_large(needed, self.way)
-        looked = preflight.look(
-            packed, known.counted, plan, per_step, len(known.held_out), known.both_sides, needed
-        )
+        looked = preflight.look(known, source, plan, per_step, needed)
         self._say(known, plan, looked)
         content = self._described(known, plan, looked)
-        if self.settings["dry_run"]:
+        if settings["dry_run"]:
             return Run(self.output, content)
         self.output.mkdir(parents=True, exist_ok=True)
         with only_one(self.output):
-            claim_output(self.output, self.settings["overwrite"])
-            record.write_files(self.output, known.tokenizer, known.template, content, self._ends(known))
-            return self._train(self._trainer(known, plan, packed), known, content)
+            claim_output(self.output, settings["overwrite"])
+            record.write_files(self.output, known.form.tokenizer, known.template, content, _ends(known))
+            return self._train(self._trainer(known, plan, source), known, content)
 
-    def _prepared(self) -> Prepared:
-        from ownlm.loaded import read_run as run_of
-        from ownlm.loaded import resolve
-        from ownlm.model.lora_files import is_adapter
+    @property
+    def way(self) -> str:
+        """ "lora": adapters are trained, "full": all weights."""
+        return "full" if self.lora is None else "lora"
 
-        settings = self.settings
-        folder = resolve(settings["model"])
-        if is_adapter(folder):
-            raise Refused(
-                "an adapter cannot be the start of another run.",
-                where=folder,
-                do=f"ownlm export {shlex.quote(str(folder))} merged --merge-adapter, then finetune merged",
-            )
-        if self.output.resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise UsageError(
-                "the model lies in the output folder and would be replaced.", where=folder, do="another -o"
-            )
-        config = load_config(folder)
-        data = read_dataset(settings["data"], task=settings["task"], maps=settings["map"])
-        _say_data(data, settings["data"])
-        tokenizer = Tokenizer.load(folder)
-        template = self._template(data, tokenizer, folder)
-        train, held_out = split.divided(data, settings["validation"], settings["seed"])
-        both = split.on_both_sides(train, held_out)
-        if not settings["allow_overlap"]:
-            split.refuse_overlap(both, len(held_out))
-        return self._rendered(
-            folder, config, run_of(folder), data, tokenizer, template, train, held_out, both
-        )
-
-    def _rendered(
-        self, folder: Path, config: ModelConfig, run: dict[str, Any], data: DataSet, tokenizer: Tokenizer,
-        template: ChatTemplate | None, train: list[Item], held_out: list[Item], both: list[tuple[str, str]],
-    ) -> Prepared:  # fmt: skip
-        settings = self.settings
-        max_length = settings["max_length"] or config.max_position_embeddings
-        if max_length > config.max_position_embeddings:
-            raise UsageError(
-                f"{max_length:,} tokens are more than the model's window of {config.max_position_embeddings:,}.",
-                where="--max-length",
-            )
-        reader = Reader(str(settings["model"]), tokenizer, template, max_length)
-        options: dict[str, Any] = {"max_length": max_length, "train_on": settings["train_on"]}
-        found, kept, counted = texts.texts_of(
-            train, data.task, reader, data.problems, overlong=settings["overlong"], **options
-        )
-        # Held-out rows that are too long are measured cut; for the loss they are left out.
-        there, _, _ = texts.texts_of(held_out, data.task, reader, data.problems, overlong="drop", **options)
-        if not found:
-            raise _nothing_to_train(data, settings["data"])
-        return Prepared(
-            folder,
-            config,
-            run,
-            data,
-            tokenizer,
-            template,
-            kept,
-            held_out,
-            both,
-            found,
-            there,
-            counted,
-            max_length,
-        )
-
-    def _template(self, data: DataSet, tokenizer: Tokenizer, folder: Path) -> ChatTemplate | None:
-        needed = any(as_chat(item, data.task) is not None for item in data.items())
-        given = self.settings["chat_template"]
-        if not needed:
-            if given is not None:
-                raise Refused(
-                    f"has no effect on rows of the shape {data.shape.name}.", where="--chat-template",
-                    why="They are texts, not conversations.", do="leave it out",
-                )  # fmt: skip
-            return None
-        return find_template(tokenizer, folder, given)
-
-    def _lora(self) -> LoraSettings | None:
-        settings = self.settings
-        if not settings["lora"]:
-            for name in ("lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules"):
-                if name in self.given:
-                    option = "--" + name.replace("_", "-")
-                    raise Refused(
-                        "has no effect without --lora.", where=option, do=f"--lora, or leave {option} out"
-                    )
-            return None
-        targets = settings["target_modules"]
-        return LoraSettings(
-            r=settings["lora_r"], alpha=settings["lora_alpha"], dropout=settings["lora_dropout"],
-            rslora=settings["rslora"], target_modules=targets if targets == "all-linear" else tuple(targets.split(",")),
-        )  # fmt: skip
-
-    def _windows(self, known: Prepared) -> tuple[int, int]:
-        longest = max(text.places for text in known.texts)
-        context = planning.window_for(longest, known.max_length)
-        return context, max(1, round(sum(text.places for text in known.texts) / context))
-
-    def _packed(self, known: Prepared, plan: TrainPlan) -> Packed:
-        return Packed(known.texts, plan.context, plan.rows_per_step, plan.seed, known.tokenizer)
-
-    def _steps(self, known: Prepared, plan: TrainPlan, packed: Packed) -> tuple[int, float]:
-        steps = planning.steps_of(self.settings, plan, packed.windows)
+    def _steps(
+        self, known: Prepared, plan: TrainPlan, source: Packed | HeadRows, windows: int
+    ) -> tuple[int, float]:
+        steps = planning.steps_of(self.settings, plan, windows)
         if steps is not None:
             return steps, 0.0
-        trial_plan = planning.with_steps(self.settings | {"warmup_steps": None}, plan, 1000)
-        trial = self._trainer(known, trial_plan, packed)
+        trial = self._trainer(
+            known, planning.with_steps(self.settings | {"warmup_steps": None}, plan, 1000), source
+        )
         left = self.settings["minutes"] * 60 - (time.monotonic() - self.started) - FINISH_SECONDS
         return calibrated_steps(trial, left)
 
-    def _trainer(self, known: Prepared, plan: TrainPlan, packed: Packed) -> Trainer:
-        model, weights = build.start_model(
-            known.folder, plan, self._lora(), str(self._base(known)), known.tokenizer
-        )
-        held_out = (
-            Packed(known.held_out_texts, plan.context, 1, plan.seed, known.tokenizer)
-            if known.held_out_texts
-            else None
-        )
-        validation = build.validation_rows(held_out, plan.eval_rows)
-        return build.text_trainer(
-            model, weights, plan, packed, validation, self.output, muon=self.way != "lora"
-        )
-
-    def _base(self, known: Prepared) -> str | Path:
-        """What an adapter names as its base: a name on the hub as it was typed, else the folder."""
-        typed = str(self.settings["model"])
-        return known.folder.resolve() if Path(typed).exists() or typed == "last" else typed
+    def _trainer(self, known: Prepared, plan: TrainPlan, source: Packed | HeadRows) -> Trainer:
+        start = Start(known.folder, known.base, plan, self.lora)
+        return build.trainer_of(known.form, start, source, known.held_out_examples, self.output)
 
     def _say(self, known: Prepared, plan: TrainPlan, looked: dict[str, Any]) -> None:
+        rows = looked["rows"]
         for sentence in expectation(
-            known.data.task, len(known.texts), len(known.held_out), looked["rows"]["trained_tokens"],
-            known.config.num_parameters(),
-        ):  # fmt: skip
+            known.data.task, rows["train"], rows["held_out"], known.config.num_parameters()
+        ):
             out.say(sentence)
-        way = f"LoRA of rank {self.settings['lora_r']}" if self.way == "lora" else "all weights"
+        way = f"LoRA of rank {self.lora.r}" if self.lora else "all weights"
+        head = f" and a new head for {known.form.head.kind}" if known.form.head else ""
+        unit = f"windows of {plan.context:,} tokens" if known.form.packed else "rows"
         out.say(
-            f"plan: {way}; {plan.max_steps:,} steps of {plan.rows_per_step:,} windows of {plan.context:,} tokens = "
+            f"plan: {way}{head}; {plan.max_steps:,} steps of {plan.rows_per_step:,} {unit} = "
             f"{looked['epochs']:.2f} times through the rows; {plan.dtype} on {plan.device}, {plan.threads} threads"
         )
         preflight.show(looked)
 
     def _described(self, known: Prepared, plan: TrainPlan, looked: dict[str, Any]) -> dict[str, Any]:
         settings, parameters = self.settings, known.config.num_parameters()
+        trained = memory.adapter_parameters(known.config, self.lora) if self.lora else parameters
         return record.describe(
             settings, self.given, plan, task=known.data.task, way=self.way, template=known.template,
-            tokenizer=known.tokenizer, looked=looked, taught_before=known.run.get("taught", ["continues text"]),
+            tokenizer=known.form.tokenizer, looked=looked, labels=known.labels,
+            taught_before=known.run.get("taught", ["continues text"]) if known.form.head is None else [],
             model={
                 "size": "given",
-                "base": str(self._base(known)),
+                "base": known.base,
                 "architecture": known.config.architecture,
                 "parameters": parameters,
-                "trained_parameters": parameters if self.way == "full" else memory.adapter_parameters(known.config, self._lora()),
+                "trained_parameters": trained,
+                "head": known.form.head.kind if known.form.head else None,
             },
             data={
                 "sources": [str(source) for source in settings["data"]],
                 "shape": known.data.shape.name,
-                "hash": build.data_hash(known.texts),
-                "train_rows": len(known.texts),
+                "hash": build.data_hash(known.examples),
+                "train_rows": len(known.train),
                 "held_out_rows": len(known.held_out),
                 "left_out": dict(known.data.problems.left_out),
-                "train_tokens": sum(len(text.ids) for text in known.texts),
+                "train_tokens": known.tokens,
             },
         )  # fmt: skip
-
-    def _ends(self, known: Prepared) -> list[int]:
-        """Ids that end an answer: what the template puts behind one, and the end of a document."""
-        found = [int(text.ids[text.trained][-1]) for text in known.texts[:100] if text.trained.any()]
-        special = set(known.tokenizer.special_ids.values())
-        return list(dict.fromkeys([known.tokenizer.eos_id, *(token for token in found if token in special)]))
 
     # ---- a run that goes on
 
@@ -294,17 +156,17 @@ class Tuning:
                 )
         kept = {name: content["settings"][name] for name in self.settings if name not in free}
         self.settings |= kept
-        self.way = content["way"]
+        self.lora = lora_settings(self.settings, kept if content["way"] == "lora" else ())
         with only_one(self.output):
-            known = self._prepared()
+            known = prepare(self.settings, self.output)
             plan = TrainPlan.from_json(content["plan"])
-            if build.data_hash(known.texts) != content["data"]["hash"]:
+            if build.data_hash(known.examples) != content["data"]["hash"]:
                 raise Refused(
                     "the rows are not those that this run was trained on.",
                     where=typed_name(self.settings["data"]),
                     why="The hash of their tokens differs from run.json.",
                 )
-            trainer = self._trainer(known, plan, self._packed(known, plan))
+            trainer = self._trainer(known, plan, build.source_of(known.form, known.examples, plan))
             trainer.watchdog = Watchdog(self.settings["on_divergence"])
             found = checkpoints(self.output)
             if found:
@@ -360,7 +222,7 @@ class Tuning:
         if self.way == "lora":
             trainer.weights.save(self.output)
         else:
-            save_model(trainer.model, self.output, token_ids(known.tokenizer))
+            known.form.write(trainer.model, self.output)
 
     def _measure(self, known: Prepared, content: dict[str, Any]) -> None:
         from ownlm.evaluation.tasks.stored import store_scores
@@ -368,14 +230,14 @@ class Tuning:
 
         task = known.data.task
         rows = measuring.sample_of(known.held_out, self.settings["eval_rows"], self.settings["seed"])
-        after = measuring.measured(self.output, task, rows, self.settings["seed"], "after")
+        options: dict[str, Any] = {"labels": known.labels}
+        after = measuring.measured(self.output, task, rows, self.settings["seed"], "after", **options)
         if after is not None:
-            same = known.template is None or self.settings["chat_template"] is None
-            before = (
-                measuring.measured(known.folder, task, rows, self.settings["seed"], "before")
-                if same
-                else None
-            )
+            before = None
+            if _asked_alike(known, self.settings):
+                before = measuring.measured(
+                    known.folder, task, rows, self.settings["seed"], "before", **options
+                )
             named = f"{len(rows):,} held-out rows of {typed_name(self.settings['data'])}"
             stored = store_scores(self.output, after, named, before)
             content["scores"] = stored["scores"]
@@ -389,20 +251,38 @@ class Tuning:
         return shlex.join([*words, "-o", str(self.output), "--resume"])
 
 
-def _say_data(data: DataSet, typed: list[str]) -> None:
-    out.say(f"{data.rows:,} rows of the shape {data.shape.name}, task {data.task}.")
-    left_out = sum(data.problems.left_out.values())
-    if left_out:
-        first = next(problem for problem in data.problems.kept if problem.left_out)
-        out.warn(f"{left_out:,} rows cannot be used; the first: {first}")
-        out.say(f"  all of them: ownlm data check {typed_name(typed)}")
+def lora_settings(settings: Mapping[str, Any], given: Collection[str]) -> LoraSettings | None:
+    """What is added to the model; None: nothing.
+
+    Raises:
+        Refused: options of adapters without --lora.
+    """
+    if settings["lora"]:
+        targets = settings["target_modules"]
+        return LoraSettings(
+            r=settings["lora_r"],
+            alpha=settings["lora_alpha"],
+            dropout=settings["lora_dropout"],
+            rslora=settings["rslora"],
+            target_modules=targets if targets == ALL_LINEAR else tuple(targets.split(",")),
+        )
+    for name in ("lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules"):
+        if name in given:
+            option = "--" + name.replace("_", "-")
+            raise Refused("has no effect without --lora.", where=option, do=f"--lora, or leave {option} out")
+    return None
 
 
-def _nothing_to_train(data: DataSet, typed: list[str]) -> Refused:
-    kinds = ", ".join(f"{kind} ({number:,})" for kind, number in data.problems.left_out.most_common(3))
-    return Refused(
-        "nothing could be trained: no row has a token to learn.",
-        where=typed_name(typed),
-        why=f"Left out: {kinds or 'there is no row to train on'}.",
-        do=f"ownlm data check {typed_name(typed)}",
-    )
+def _ends(known: Prepared) -> list[int]:
+    """Ids that end an answer: what the template puts behind one, and the end of a document."""
+    tokenizer = known.form.tokenizer
+    special = set(tokenizer.special_ids.values())
+    found = [int(text.trained[-1]) for text in known.examples[:100] if isinstance(text, Text)]
+    if known.form.head is not None:
+        found = []
+    return list(dict.fromkeys([tokenizer.eos_id, *(token for token in found if token in special)]))
+
+
+def _asked_alike(known: Prepared, settings: Mapping[str, Any]) -> bool:
+    """Whether the model can be asked before training as it is asked after it: not without head or template."""
+    return known.form.head is None and (known.template is None or settings["chat_template"] is None)

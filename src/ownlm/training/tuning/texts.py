@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ownlm.console.errors import Refused
+from ownlm.corpus.batches import NOT_TRAINED
 from ownlm.tasks.items import Item
 from ownlm.tasks.lengths import bars, summary
 from ownlm.tasks.measure import Reader, rendered
@@ -25,17 +26,18 @@ class Text:
 
     Attributes:
         where: `file:line`.
-        ids: int32 [n], at least two. trained: bool [n], whether a token is learnt.
+        ids: int32 [n], what is read.
+        targets: int32 [n], what is learnt at each of them: the token that follows, or a label; -100: nothing.
     """
 
     where: str
     ids: npt.NDArray[np.int32]
-    trained: npt.NDArray[np.bool_]
+    targets: npt.NDArray[np.int32]
 
     @property
-    def places(self) -> int:
-        """Tokens that it takes of a window: each but the last is read, and asked for the one after it."""
-        return len(self.ids) - 1
+    def trained(self) -> npt.NDArray[np.int32]:
+        """The targets that are learnt."""
+        return self.targets[self.targets != NOT_TRAINED]
 
 
 @dataclass
@@ -109,14 +111,15 @@ def texts_of(
                 continue
         if train_on == "all":
             trained = np.ones_like(trained)
-        texts.append(Text(item.where, ids, trained))
+        texts.append(Text(item.where, ids[:-1], np.where(trained[1:], ids[1:], np.int32(NOT_TRAINED))))
         kept.append(item)
     if counted.dropped and overlong == "error":
-        raise _too_long(counted, max_length)
+        raise too_long(counted, max_length)
     return texts, kept, counted
 
 
-def _too_long(counted: Counted, max_length: int) -> Refused:
+def too_long(counted: Counted, max_length: int) -> Refused:
+    """The refusal of rows longer than the window, with a histogram of the lengths."""
     longest = max(counted.lengths)
     table = "\n".join(
         f"  {span:>15} tokens {number:>9}  {bar}"
