@@ -156,7 +156,8 @@ def bad_gradients(model: Transformer, order: list[str]) -> str:
         order: names of the parameters in the order of the forward pass.
     """
     parameters = dict(model.named_parameters())
-    names = [*order, *(name for name in parameters if name not in order)]
+    names = [name for name in order if name in parameters]
+    names += [name for name in parameters if name not in names]
     gradients = {name: grad for name in names if (grad := parameters[name].grad) is not None}
     bad = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]
     if bad:

@@ -94,12 +94,16 @@ class LabelModel(nn.Module):
         super().__init__()
         assert isinstance(headed.backbone, Transformer)
         self.headed = headed
-        self.lm_head = headed.head.output
         if self.lm_head.bias is not None:
             self.lm_head.bias.requires_grad_(False)
         self.config: ModelConfig = dataclasses.replace(
             headed.backbone.config, vocab_size=headed.head_config.outputs, tie_word_embeddings=False
         )
+
+    @property
+    def lm_head(self) -> nn.Linear:
+        """The matrix of labels."""
+        return self.headed.head.output
 
     @property
     def body(self) -> Transformer:
