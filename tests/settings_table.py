@@ -100,6 +100,8 @@ SESSION = "tests/training/test_session.py::"
 PREFLIGHT = "tests/training/test_preflight.py::"
 LENGTHS = "tests/training/test_lengths.py::"
 SET = "tests/training/test_set.py::"
+TUNED = "tests/training/tuning/test_finetune.py::"
+TUNED_BY = "tests/training/tuning/test_settings.py::"
 DEVICE = Differs(["--device", "abacus"], refused)
 
 # verb -> (the words of the plain command, setting -> its effect); {name} stands for a path.
@@ -175,6 +177,35 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "json": Differs(["--json"], out),
         "config": "tests/verbs/test_pretrain.py::test_settings_file_and_precedence",
     }),
+    "finetune": ([], {
+        "model": TUNED + "test_a_run_is_not_replaced_unasked",
+        "data": TUNED + "test_resume_refuses_other_rows_and_other_settings",
+        "output": TUNED + "test_the_repeat_command_trains_the_same_bits",
+        "task": TUNED + "test_opinions_are_learnt",
+        "as_": TUNED + "test_opinions_as_text",
+        "map": TUNED_BY + "test_task_map_and_columns",
+        "lora": TUNED + "test_an_adapter_leaves_its_base_alone",
+        **{name: f"{TUNED_BY}test_it_changes_the_adapter[{name}]" for name in (
+            "lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules")},
+        **{name: f"{TUNED_BY}test_it_changes_the_model[{name}]" for name in (
+            "chat_template", "max_length", "overlong", "train_on", "validation", "max_steps", "num_train_epochs",
+            "learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "seed",
+            "per_device_train_batch_size", "gradient_accumulation_steps")},
+        **{name: TUNED_BY + "test_it_changes_the_log_and_the_folder" for name in (
+            "eval_rows", "eval_steps", "save_steps", "save_total_limit", "logging_steps")},
+        "allow_overlap": TUNED_BY + "test_overlap_is_allowed_when_asked_and_recorded",
+        "minutes": TUNED_BY + "test_minutes_become_steps",
+        "gradient_checkpointing": TUNED_BY + "test_memory_is_saved_without_changing_the_model",
+        "dtype": TUNED_BY + "test_threads_and_dtype_are_recorded",
+        "device": TUNED_BY + "test_threads_and_dtype_are_recorded",
+        "threads": TUNED_BY + "test_threads_and_dtype_are_recorded",
+        "on_divergence": "tests/training/test_watchdog.py::test_a_skipped_step_is_an_update_left_out",
+        "resume": TUNED + "test_a_stopped_run_goes_on_to_the_same_bits",
+        "dry_run": TUNED + "test_a_dry_run_writes_nothing",
+        "overwrite": TUNED + "test_a_run_is_not_replaced_unasked",
+        "json": TUNED_BY + "test_a_settings_file_and_json",
+        "config": TUNED_BY + "test_a_settings_file_and_json",
+    }),
     "generate": (["{run}", "The quick", "--seed", "3", "--temperature", "1.5", "--max-new-tokens", "14"], {
         "model": Differs(["{other_run}", "The quick"], out),
         "prompts": Differs(["{run}", "A river"], out),
@@ -199,7 +230,37 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "dtype": "tests/verbs/test_generate.py::test_dtype_is_the_arithmetic",
         "json": Differs(["--json"], out),
     }),
-    "chat": (["{run}"], {"model": Differs(["{other_run}"], lambda typed: typed.err)}),
+    "answer": (["How does the fox run?", "--context", "{file}", "--top-k", "2"], {
+        "model": "tests/verbs/test_answer_model.py::test_a_head_reads_the_passages",
+        "question": "tests/verbs/test_answer_model.py::test_a_head_reads_the_passages",
+        "context": Differs(["--context", "{corpus}"], out),
+        "top_k": Differs(["--top-k", "1"], out),
+        "generate": "tests/verbs/test_answer_model.py::test_a_model_that_chats_writes_the_answer",
+        "output": "tests/verbs/test_answer.py::test_answers_are_kept_in_a_file",
+        "device": "tests/verbs/test_answer_model.py::test_device_and_dtype_reach_the_model",
+        "dtype": "tests/verbs/test_answer_model.py::test_device_and_dtype_reach_the_model",
+        "json": Differs(["--json"], out),
+    }),
+    "chat": (["{talker}", "Who?", "--seed", "3", "--temperature", "1.5", "--max-new-tokens", "14"], {
+        "model": Differs(["{run}", "Who?"], refused),
+        "message": Differs(["{talker}", "Who runs?"], out),
+        "system": Differs(["--system", "Be short."], out),
+        "max_new_tokens": Differs(["--max-new-tokens", "3"], out),
+        "temperature": Differs(["--temperature", "0.2"], out),
+        "top_k": Differs(["--top-k", "2"], out),
+        "top_p": Differs(["--top-p", "0.3"], out),
+        "min_p": Differs(["--min-p", "0.5"], out),
+        "repetition_penalty": Differs(["--repetition-penalty", "5"], out),
+        "schema": Differs(["--schema", '{"type": "integer"}'], out),
+        "choices": Differs(["--choices", "yes,no"], out),
+        "regex": Differs(["--regex", "[0-9]+"], out),
+        "stop": "tests/verbs/test_chat.py::test_every_option_reaches_the_answer",
+        "seed": Differs(["--seed", "4"], out),
+        "chat_template": Differs(["--chat-template", "alpaca"], out),
+        "device": DEVICE,
+        "dtype": "tests/verbs/test_chat.py::test_dtype_is_the_arithmetic",
+        "json": Differs(["--json"], out),
+    }),
     "serve": (["{run}"], {
         "model": "tests/server/test_serve.py::test_a_server_of_a_run_answers_and_ends_at_sigterm",
         "host": "tests/server/test_serve.py::test_what_is_announced",
@@ -224,6 +285,11 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
     "evaluate": (["{run}", "{file}", "--json"], {
         "model": Differs(["{other_run}", "{file}"], figures),
         "texts": Differs(["{run}", "The fox runs home."], figures),
+        "task": "tests/verbs/test_evaluate_task.py::test_rows_of_a_task_that_the_model_was_taught_need_no_task",
+        "map": "tests/verbs/test_evaluate_task.py::test_map_names_columns",
+        "output": "tests/verbs/test_evaluate_task.py::test_rows_written_to_a_file",
+        "max_new_tokens": "tests/verbs/test_evaluate_task.py::test_max_new_tokens_and_truncate_reach_the_model",
+        "truncate": "tests/verbs/test_evaluate_task.py::test_max_new_tokens_and_truncate_reach_the_model",
         "stride": Differs(["--stride", "1"], figures),
         "batch_size": "tests/verbs/test_evaluate.py::test_batch_size_changes_how_many_windows_are_computed_at_once",
         "seed": Differs(["--seed", "5"], figures),

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import TINY
 
 import ownlm
 from ownlm.console.errors import Interrupted, Refused, UsageError
 from ownlm.training.loop import Trainer
-from tests.conftest import TINY
 
 FAST: dict[str, Any] = {"threads": 1, "dtype": "float32", "eval_rows": 20}
 GOOD, BAD = ["quick", "bright", "warm", "calm", "kind"], ["slow", "grey", "cold", "rude", "dull"]
