@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ownlm.console.errors import OwnlmError
 from ownlm.corpus.batches import NOT_TRAINED, Source, TokenRows
+from ownlm.model.lora import seed_dropout
 from ownlm.model.transformer import Transformer
 from ownlm.training.checkpoint import Weights, prune, save_checkpoint
 from ownlm.training.diagnosis import Accepted, Diagnosis, diagnose
@@ -134,7 +135,9 @@ class Trainer:
         batches = self._micro_batches()
         trained, size = self._trained_tokens(batches)
         total = torch.zeros((), dtype=torch.float64)
-        for batch in batches:
+        first = self.processes.rank * plan.gradient_accumulation_steps
+        for micro, batch in enumerate(batches, first):
+            seed_dropout(plan.seed, self.step, micro)
             total += self.backward(batch, trained).double().cpu()
         self.processes.sum_gradients(self.model.parameters())
         [nll] = self.processes.sum(float(total))

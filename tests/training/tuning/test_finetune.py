@@ -14,6 +14,7 @@ from tests.conftest import TINY
 
 import ownlm
 from ownlm.console.errors import Interrupted, Refused, UsageError
+from ownlm.model.weights_hash import weights_sha256
 from ownlm.training.loop import Trainer
 
 FAST: dict[str, Any] = {"threads": 1, "dtype": "float32", "eval_rows": 20}
@@ -89,7 +90,7 @@ def test_the_repeat_command_trains_the_same_bits(base, chats, tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_bits(base, chats, opinions, tmp_path, monkeypatch, way):
     data, options = chats, {"chat_template": "chatml", "max_steps": 6, "save_steps": 2, **FAST}
     if way == "lora":
-        options |= {"lora": True, "lora_r": 4}
+        options |= {"lora": True, "lora_r": 4, "lora_dropout": 0.3}
     if way == "head":
         data, options = opinions, {"max_steps": 6, "save_steps": 2, **FAST}
     ownlm.finetune(str(base), [data], output=tmp_path / "whole", **options)
@@ -143,6 +144,7 @@ def test_an_adapter_leaves_its_base_alone(base, chats, tmp_path):
     assert stored and all(".lora_" in name for name in stored)
     assert any(bool(value.abs().max() > 0) for name, value in stored.items() if "lora_B" in name)
     assert not (tmp_path / "r" / "model.safetensors").exists()
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["base_sha256"] == weights_sha256(base)
     assert ownlm.load(tmp_path / "r").generate("The fox", max_new_tokens=3, seed=1)
 
 

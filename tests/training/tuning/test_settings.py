@@ -22,8 +22,8 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 
 TRAINED: dict[str, dict[str, Any]] = {
-    "learning_rate": {"learning_rate": 0.002},
-    "muon_learning_rate": {"muon_learning_rate": 0.01},
+    "learning_rate": {"learning_rate": 0.003},
+    "muon_learning_rate": {"muon_learning_rate": 0.02},
     "weight_decay": {"weight_decay": 0.9},
     "max_grad_norm": {"max_grad_norm": 1e-3},
     "warmup_steps": {"warmup_steps": 2},

@@ -41,7 +41,7 @@ def trainer_of(
     built, weights = form.build(start)
     model: Any = built
     dtype = torch.bfloat16 if plan.dtype == "bfloat16" else torch.float32
-    muon = None if start.lora is not None else plan.muon_learning_rate
+    muon = plan.muon_learning_rate or None  # 0: AdamW trains everything
     optimizer = Optimizer(model, plan.learning_rate, muon, plan.weight_decay, dtype)
     lengths = (
         form.tokenizer.token_byte_lengths.astype("int64") if form.head is None else np.zeros(0, np.int64)

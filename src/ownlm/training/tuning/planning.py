@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ownlm.console.errors import UsageError
+from ownlm.console.errors import Refused, UsageError
 from ownlm.machine.cpu import num_cores
 from ownlm.machine.device import choose_device, choose_dtype
 from ownlm.machine.measure import matmul_rate
@@ -32,9 +32,18 @@ MOST_TOKENS = 4096  # a step: rows of a task say more than running text
 STEPS_AN_EPOCH = 20  # at least: small data in large steps would be few updates
 DECAY_SHARE = 1.0  # of the steps after the warm-up: no plateau (docs/log.md)
 
-# Peaks by way of training (docs/log.md). Weights that have learnt move a tenth as far as new ones; those of an adapter
-# begin at zero and move a small part of the model (Schulman et al. 2025, "LoRA without regret", §4: ten times as far).
-RATES = {"full": (4e-4, 2e-3), "lora": (2e-3, None), "head": (4e-4, 2e-3)}
+# Peaks of AdamW and of Muon (None: AdamW trains everything), by where the model comes from and what is trained
+# (docs/log.md). Runs of ours are small and were trained by these optimizers: half their own peaks did best, and new
+# heads took them whole. Models from elsewhere were trained with far smaller steps; theirs are the field's.
+RATES: dict[tuple[str, str], tuple[float, float | None]] = {
+    ("ours", "full"): (2e-3, 1e-2),
+    ("ours", "head"): (4e-3, 2e-2),
+    ("ours", "lora"): (1e-2, None),
+    ("theirs", "full"): (1e-4, 2e-3),
+    ("theirs", "head"): (1e-4, 2e-3),
+    ("theirs", "lora"): (5e-4, None),
+    ("theirs", "encoder"): (5e-5, None),
+}
 
 
 def window_for(longest: int, max_length: int) -> int:
@@ -42,22 +51,23 @@ def window_for(longest: int, max_length: int) -> int:
     return min(max(WINDOW, -(-longest // 32) * 32), max_length)
 
 
-def chosen_rates(settings: Mapping[str, Any], way: str) -> tuple[float, float | None]:
+def chosen_rates(settings: Mapping[str, Any], known: Prepared) -> tuple[float, float | None]:
     """(AdamW's peak, Muon's peak or None where AdamW trains everything): those that were given, else the rule's."""
-    adamw, muon = RATES[way]
+    way = "lora" if settings["lora"] else "head" if known.form.head is not None else "full"
+    origin = "ours" if known.run else "theirs"
+    if way != "lora" and not isinstance(known.config, ModelConfig):
+        origin, way = "theirs", "encoder"
+    adamw, muon = RATES[origin, way]
     given = settings["learning_rate"], settings["muon_learning_rate"]
     if muon is None and given[1] is not None:
-        raise UsageError(
-            "has no effect with --lora.", where="--muon-learning-rate", why="AdamW trains adapters.",
-            do="--learning-rate",
-        )  # fmt: skip
+        why = "AdamW trains adapters." if way == "lora" else "AdamW trains masked models."
+        raise Refused("has no effect here.", where="--muon-learning-rate", why=why, do="--learning-rate")
     return given[0] if given[0] is not None else adamw, given[1] if given[1] is not None else muon
 
 
 def draft(settings: Mapping[str, Any], known: Prepared) -> TrainPlan:
     """Everything but the number of steps."""
     config, packed = known.config, known.form.packed
-    way = "lora" if settings["lora"] else "head" if known.form.head is not None else "full"
     # Where rows are packed a window has one length; else rows of about one length are together.
     context = window_for(known.longest, known.max_length) if packed else known.longest
     tokens = context if packed else max(1, known.tokens // len(known.examples))
@@ -75,7 +85,7 @@ def draft(settings: Mapping[str, Any], known: Prepared) -> TrainPlan:
     )
     if settings["per_device_train_batch_size"] is None:
         rows = max(1, min(rows, windows // (STEPS_AN_EPOCH * accumulation)))
-    adamw, muon = chosen_rates(settings, way)
+    adamw, muon = chosen_rates(settings, known)
     checkpointing = settings["gradient_checkpointing"]
     return TrainPlan(
         max_steps=0, context=context, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation,

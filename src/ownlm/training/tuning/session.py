@@ -9,10 +9,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ownlm.adapter_bases import refuse_other_base
 from ownlm.console import output as out
 from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError, is_disk_full
 from ownlm.console.lock import only_one
 from ownlm.model.lora import ALL_LINEAR, LoraSettings
+from ownlm.model.weights_hash import weights_sha256
 from ownlm.tasks.dataset import typed_name
 from ownlm.training.checkpoint import checkpoints, load_checkpoint
 from ownlm.training.live import LiveLine
@@ -73,6 +75,8 @@ class Tuning:
         self.output.mkdir(parents=True, exist_ok=True)
         with only_one(self.output):
             claim_output(self.output, settings["overwrite"])
+            if self.lora is not None:
+                content["base_sha256"] = weights_sha256(known.folder)
             record.write_files(self.output, known.form.tokenizer, known.template, content, _ends(known))
             return self._train(self._trainer(known, plan, source), known, content)
 
@@ -159,6 +163,8 @@ class Tuning:
         self.lora = lora_settings(self.settings, kept if content["way"] == "lora" else ())
         with only_one(self.output):
             known = prepare(self.settings, self.output)
+            if self.lora is not None:
+                refuse_other_base(self.output, known.folder)
             plan = TrainPlan.from_json(content["plan"])
             if build.data_hash(known.examples) != content["data"]["hash"]:
                 raise Refused(
