@@ -106,14 +106,14 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def talker(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a very small model, untrained, that looks as if it were taught to chat (chatml, a window of 128)."""
+    """A run of 20 steps that looks as if it were taught to chat (chatml, a window of 128)."""
     import json
 
     import ownlm
     from ownlm.tasks.templates import BUILT_IN, FILE
 
     path = tmp_path_factory.mktemp("talker") / "talker"
-    ownlm.pretrain(corpus, output=path, max_steps=0, **(TINY | {"context": 128}))
+    ownlm.pretrain(corpus, output=path, max_steps=20, **(TINY | {"context": 128}))
     (path / FILE).write_text(BUILT_IN["chatml"], encoding="utf-8")
     run_json = json.loads((path / "run.json").read_text(encoding="utf-8"))
     taught = {"taught": ["continues text", "chat"]}

@@ -33,7 +33,7 @@ def model(talker):
     return ownlm.load(talker)
 
 
-@pytest.mark.parametrize("name", ALL_TEMPLATES)
+@pytest.mark.parametrize("name", [name for name in ALL_TEMPLATES if "no header" not in name])
 @pytest.mark.parametrize("talk", TALKS, ids=range(len(TALKS)))
 def test_what_the_model_reads_is_the_beginning_of_what_it_was_trained_on(name, talk, tmp_path, corpus):
     """Also where it is asked for a later answer: all before it is the same."""
@@ -50,10 +50,11 @@ def test_what_the_model_reads_is_the_beginning_of_what_it_was_trained_on(name, t
         row = render_chat(Chat("x:1", tuple(talk[: place + 1])), template, tokenizer)
         whole = render_chat(Chat("x:1", tuple(talk)), template, tokenizer)
         prompt = chat_prompt(template, tokenizer, talk[:place])
-        assert row.straddling == 0
         assert prompt.ids == row.ids[: len(prompt.ids)]
         assert prompt.ids == whole.ids[: len(prompt.ids)]
-        assert row.trained[len(prompt.ids)] or "marked" in name or "no header" in name
+        if name in BUILT_IN:  # what is trained begins exactly where the model is asked
+            assert row.straddling == 0
+            assert row.trained.index(True, len(prompt.ids) - 1) == len(prompt.ids)
         assert (prompt.tokens, prompt.text) == (len(prompt.ids), row.text[: len(prompt.text)])
 
 
@@ -72,7 +73,8 @@ def test_the_token_that_ends_an_answer_is_found_by_rendering(tmp_path, corpus):
 def test_a_last_answer_may_end_with_another_token(corpus):
     tokenizer = Tokenizer.load(corpus)
     source = BUILT_IN["chatml"].replace(
-        "message.content + '<|im_end|>'", "message.content + ('<|pad|>' if loop.last else '<|im_end|>')"
+        "message.content + '<|im_end|>'",
+        "message.content + ('<|pad|>' if loop.last and message.role == 'assistant' else '<|im_end|>')",
     )
     ends = answer_ends(ChatTemplate(source, "x", {}), tokenizer)
     assert set(ends) == {tokenizer.special_ids["<|pad|>"], tokenizer.special_ids["<|im_end|>"]}
@@ -226,7 +228,7 @@ def test_an_answer_is_never_without_an_end(model):
     assert found[0].text == found[1].text
     answer = found[0]
     assert answer.finish_reason == "stop" or answer.prompt_tokens + answer.new_tokens == model.context
-    assert ANSWER_TOKENS > model.context
+    assert model.context < ANSWER_TOKENS
     assert model.chat("Who?", max_new_tokens=None, seed=1) == model.chat("Who?", seed=1)
 
 

@@ -31,12 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "corpus": {"console", "seeds", "hub", "version"},
     "tasks": {"console", "json_files", "locate", "hub", "corpus"},
     "evaluation": {"console", "seeds", "json_files", "corpus", "model", "engine", "tasks"},
-    "export": {"console", "json_files", "hub", "corpus", "model", "version"},
+    "export": {"console", "json_files", "hub", "corpus", "model", "engine", "version"},
     "use": {"console", "json_files", "locate", "hub", "corpus", "model", "machine", "engine", "evaluation", "tasks"},
     "training": {
         "kernels", "console", "seeds", "json_files", "locate", "version", "report", "corpus", "model", "machine", "engine",
         "evaluation", "use", "tasks",
     },
+    "search": {"console", "corpus"},
     "server": {"console", "corpus", "engine", "tasks", "use", "version"},
 }  # fmt: skip
 MAY_IMPORT["verbs"] = set(MAY_IMPORT)
@@ -46,7 +47,8 @@ GROUPS = {
     "__main__": "front", "cli": "front", "__init__": "front", "__version__": "version",
     "adapters": "use", "adapter_bases": "use",
     "answer_form": "use", "continuation": "use", "filling": "use", "loaded": "use", "masked": "use", "foreign": "use",
-    "foreign_open": "use", "predicting": "use", "task_methods": "use", "seq2seq": "use", "pipeline": "use", "pipelines": "use",
+    "foreign_open": "use", "foreign_headed": "use", "predicting": "use", "task_methods": "use", "seq2seq": "use", "seq2seq_settings": "use", "seq2seq_sources": "use",
+    "pipeline": "use", "pipelines": "use",
     "chatting": "use", "conversation": "use",
     "headed": "use", "headed_inputs": "use", "headed_logits": "use", "headed_spans": "use", "headed_tags": "use",
     "headed_training": "use",

@@ -16,19 +16,32 @@ from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus.tokenizer import Tokenizer
 from ownlm.evaluation.pseudo import parts
 from ownlm.masked import MaskedModel
+from ownlm.model.encoder import Encoder
 
 transformers = pytest.importorskip("transformers")
 
-from tests.peers.masked_models import BERT, LINES, LONG, ROBERTA, WINDOW, build, byte_level, wordpiece
+from tests.peers.masked_models import (
+    BERT,
+    DISTILBERT,
+    LINES,
+    LONG,
+    ROBERTA,
+    WINDOW,
+    build,
+    byte_level,
+    wordpiece,
+)
 
 
-@pytest.fixture(scope="module", params=[BERT, ROBERTA])
+@pytest.fixture(scope="module", params=[BERT, ROBERTA, DISTILBERT])
 def trio(request, tmp_path_factory):
     """(our model, transformers' model, transformers' tokenizer) of one folder."""
     folder = tmp_path_factory.mktemp(request.param)
     build(request.param, folder)
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
-    return ownlm.load(folder, device="cpu"), theirs, transformers.AutoTokenizer.from_pretrained(folder)
+    ours = ownlm.load(folder, device="cpu")
+    assert isinstance(ours.model, Encoder)
+    return ours, theirs, transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ CASES = [
 
 @pytest.fixture(scope="session")
 def places(
-    text_folder: Path, corpus: Path, run: Path, tmp_path_factory: pytest.TempPathFactory
+    text_folder: Path, corpus: Path, run: Path, talker: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """Paths that the commands name: a corpus and a run of each kind, and a text that needs several windows."""
     import ownlm
@@ -79,7 +79,7 @@ def places(
     other = ownlm.pretrain(corpus, output=folder / "other run", max_steps=0, **TINY)
     return {
         "corpus": str(corpus), "run": str(run), "other_corpus": str(folder / "other corpus"),
-        "other_run": str(other.path), "file": str(folder / "text.txt"),
+        "other_run": str(other.path), "talker": str(talker), "file": str(folder / "text.txt"),
     }  # fmt: skip
 
 

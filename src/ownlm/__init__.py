@@ -21,8 +21,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ownlm.loaded import load
+    from ownlm.pipeline import pipeline
+    from ownlm.verbs.answer import answer
     from ownlm.verbs.bench import bench
     from ownlm.verbs.chat import chat
+    from ownlm.verbs.classify import classify
     from ownlm.verbs.data import data
     from ownlm.verbs.doctor import doctor
     from ownlm.verbs.evaluate import evaluate
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from ownlm.verbs.runs import runs
     from ownlm.verbs.score import score
     from ownlm.verbs.serve import serve
+    from ownlm.verbs.summarize import summarize
+    from ownlm.verbs.translate import translate
 
 __all__ = [
     "Interrupted",
@@ -42,14 +47,17 @@ __all__ = [
     "Refused",
     "UsageError",
     "__version__",
+    "answer",
     "bench",
     "chat",
+    "classify",
     "data",
     "doctor",
     "evaluate",
     "export",
     "generate",
     "load",
+    "pipeline",
     "prepare",
     "pretrain",
     "pull",
@@ -57,6 +65,8 @@ __all__ = [
     "runs",
     "score",
     "serve",
+    "summarize",
+    "translate",
 ]
 
 
@@ -67,6 +77,10 @@ def __getattr__(name: str) -> Any:
         from ownlm.loaded import load
 
         return load
+    if name == "pipeline":
+        from ownlm.pipeline import pipeline
+
+        return pipeline
     if name in VERBS:
         return load_verb(name)
     raise AttributeError(f"module 'ownlm' has no attribute {name!r}")

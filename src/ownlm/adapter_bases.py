@@ -13,6 +13,7 @@ from ownlm.loaded import read_run, resolve
 from ownlm.locate import holds_adapter
 from ownlm.model.lora_config import CONFIG, AdapterConfig
 from ownlm.model.weights_hash import weights_sha256
+from ownlm.tasks.templates import folder_template
 
 
 def base_of(folder: Path, config: AdapterConfig) -> Path:
@@ -89,6 +90,11 @@ def refuse_other_base(adapter: Path, base: Path) -> None:
 
 
 def tokenizer_of(folder: Path, base: Path) -> Tokenizer:
-    """The tokenizer of an adapter: its own where its folder has one, else the base's."""
+    """The tokenizer of an adapter: its own where its folder has one, else the base's; with the chat template likewise."""
     own = (folder / "tokenizer.json").is_file() or tokenizer_files.find(folder) is not None
-    return Tokenizer.load(folder if own else base)
+    tokenizer = Tokenizer.load(folder if own else base)
+    if folder_template(tokenizer, folder) is None and (found := folder_template(tokenizer, base)):
+        tokenizer.config["chat_template"] = found[
+            0
+        ]  # where everything looks that is given the adapter's folder
+    return tokenizer

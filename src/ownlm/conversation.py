@@ -59,13 +59,15 @@ class Conversation:
         chat_template: a built-in one by its name, or a file; None: that of the model's folder.
 
     Attributes:
-        template: in use. end_ids: tokens that end an answer in it, beside the model's own.
+        window: tokens of conversation and answer together. template: in use. end_ids: tokens that end an answer in it, beside the model's own.
 
     Raises:
         Refused: the model has no template and none was given, or it does not continue what it reads.
     """
 
     def __init__(self, loaded: LoadedModel, chat_template: str | None = None) -> None:
+        # Masked models and task heads have no engine: they refuse here with what they do.
+        self.loaded, self.window = loaded, loaded.engine.max_context
         own = folder_template(loaded.tokenizer, loaded.path) if chat_template is None else None
         if chat_template is None and own is None and "chat" not in loaded.taught:
             raise not_taught(loaded.path, loaded.taught)
@@ -75,7 +77,6 @@ class Conversation:
                 where=loaded.path,
                 do=f'ownlm generate {shlex.quote(str(loaded.path))} "A text"',
             )
-        self.loaded = loaded
         self.template = find_template(loaded.tokenizer, loaded.path, chat_template)
         self.end_ids = answer_ends(self.template, loaded.tokenizer)
 
@@ -116,7 +117,7 @@ class Conversation:
         Raises:
             Refused: the template refuses the messages; or the last message alone fills the window.
         """
-        window = self.loaded.context
+        window = self.window
         whole = chat_prompt(self.template, self.loaded.tokenizer, messages, tools)
         limit = window - min(new_tokens, window // ROOM)
         if len(whole.ids) <= limit:
@@ -137,7 +138,7 @@ class Conversation:
         return Fitted(prompt, len(messages) - len(kept(start)))
 
     def _too_long(self, messages: Messages, tokens: int) -> Refused:
-        window = self.loaded.context
+        window = self.window
         content = str(messages[-1].get("content") or "")
         around = tokens - len(self.loaded.tokenizer.encode(content))
         room = window - 1 - around

@@ -36,6 +36,7 @@ from ownlm.foreign_open import (
 from ownlm.loaded import LoadedModel, read_run
 from ownlm.model.checkpoint import read_config, stored_dtype
 from ownlm.model.fields import NotNative
+from ownlm.model.head_families import KINDS
 from ownlm.model.stored import StoredWeights
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class AnsweringModel(LoadedModel):
 
     answers_alone = True
 
-    def stream(self, prompt: str | Sequence[str] = "", **options: Any) -> Iterator[Piece]:
+    def stream(self, prompt: str | Prompt | Sequence[str | Prompt] = "", **options: Any) -> Iterator[Piece]:
         """Yield text as it becomes certain; see `LoadedModel.generate`.
 
         The answer begins a text, so the space that sentencepiece puts before a first word is left out.
@@ -149,7 +150,7 @@ def load_foreign(
         inner = open_model(path, kind, held, device)
         context, notes = window(inner.config, tokenizer, kind, max_context)
         loaded = _wrapped(path, tokenizer, kind, inner, context, device)
-    if kind != MASKED and loaded.model.cache_name is None:
+    if kind not in (MASKED, *KINDS) and loaded.model.cache_name is None:
         notes += " It keeps nothing of the tokens it has read: each new one costs as much as the whole text."
     name, version = type(inner).__name__, transformers.__version__
     out.say(f"{path}: {refusal.what} {name} is run by transformers {version}.{notes}")
@@ -161,6 +162,12 @@ def _wrapped(
 ) -> LoadedModel:
     """A model of transformers behind the interface of its kind."""
     run = read_run(path)
+    if kind in KINDS:
+        from ownlm.foreign_headed import ForeignHead
+        from ownlm.headed import HeadedModel
+
+        head = ForeignHead(inner, kind, min(context, positions(inner) or context), tokenizer, path)
+        return HeadedModel(path, run, tokenizer, head, device=device)
     if kind == MASKED:
         from ownlm.masked import MaskedModel
 
@@ -179,7 +186,9 @@ def _wrapped(
         )
     engine = Engine(ForeignBackend(model))
     if kind == SEQ2SEQ:
-        return AnsweringModel(
+        from ownlm.seq2seq import Seq2SeqModel
+
+        return Seq2SeqModel(
             path, {"taught": ["answers a prompt with a text of its own"]} | run, tokenizer, engine
         )
     return LoadedModel(path, run, tokenizer, engine)

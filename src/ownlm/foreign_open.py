@@ -11,6 +11,7 @@ import torch
 
 from ownlm.console import output as out
 from ownlm.console.errors import OwnlmError, Refused, UsageError
+from ownlm.model.head_families import KINDS
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
@@ -22,7 +23,7 @@ WINDOWS = (
     "max_decoder_position_embeddings",
 )  # fmt: skip
 # Models without positions or with relative ones name none: T5 was trained with 512 tokens, Mamba with 2,048.
-DEFAULT_WINDOW = {CAUSAL: 2048, SEQ2SEQ: 512, MASKED: 512}
+DEFAULT_WINDOW: dict[str, int] = {CAUSAL: 2048} | dict.fromkeys((SEQ2SEQ, MASKED, *KINDS), 512)
 LONGEST_WINDOW = 10**8  # tokenizer_config.json says 10^30 for "no limit"
 
 
@@ -71,7 +72,7 @@ def _fields(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def kind_of(content: Mapping[str, Any], where: Path) -> str:
-    """Causal, encoder-decoder or masked: by the class in config.json, else by transformers' own tables."""
+    """Causal, encoder-decoder, masked, or a task head: by the class in config.json, else by transformers' own tables."""
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
@@ -79,6 +80,9 @@ def kind_of(content: Mapping[str, Any], where: Path) -> str:
         SEQ2SEQ: auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,  # first: BART's class is in the masked table too
         CAUSAL: auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MASKED: auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "sequence-classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "token-classification": auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        "question-answering": auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
     }
     names = content.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else None
@@ -90,8 +94,8 @@ def kind_of(content: Mapping[str, Any], where: Path) -> str:
         auto.MODEL_MAPPING_NAMES
     ):  # weights without a head; what is tied may do
         encodes = bool(content.get("is_encoder_decoder"))
-        for kind, table in tables.items():
-            if model_type in table and encodes == (kind == SEQ2SEQ):
+        for kind in (SEQ2SEQ, CAUSAL, MASKED):
+            if model_type in tables[kind] and encodes == (kind == SEQ2SEQ):
                 return kind
     if model_type not in auto.CONFIG_MAPPING_NAMES:
         raise Refused(
@@ -102,7 +106,7 @@ def kind_of(content: Mapping[str, Any], where: Path) -> str:
     raise Refused(
         f'"{name or model_type}" is not a language model that reads and writes text.',
         where=where,
-        why="Causal, encoder-decoder and masked language models can be used.",
+        why="Causal, encoder-decoder and masked language models can be used, and those with a task head.",
     )
 
 
@@ -119,6 +123,9 @@ def open_model(path: Path, kind: str, dtype: torch.dtype, device: str) -> Any:
         CAUSAL: transformers.AutoModelForCausalLM,
         SEQ2SEQ: transformers.AutoModelForSeq2SeqLM,
         MASKED: transformers.AutoModelForMaskedLM,
+        "sequence-classification": transformers.AutoModelForSequenceClassification,
+        "token-classification": transformers.AutoModelForTokenClassification,
+        "question-answering": transformers.AutoModelForQuestionAnswering,
     }[kind]
     try:
         model, found = opener.from_pretrained(

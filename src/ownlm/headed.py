@@ -106,7 +106,7 @@ class HeadedModel(LoadedModel):
 
     # ---- labels of texts
 
-    def classify(  # type: ignore[override]
+    def classify(
         self, texts: str | Sequence[Text], labels: Sequence[str] | None = None, top_k: int | None = 1
     ) -> list[list[dict[str, Any]]]:
         """The labels of texts, most probable first.
@@ -152,7 +152,7 @@ class HeadedModel(LoadedModel):
 
     # ---- labels of words
 
-    def tag(  # type: ignore[override]
+    def tag(
         self, texts: str | Sequence[str], aggregation_strategy: str = "none"
     ) -> list[list[dict[str, Any]]]:
         """Entities of texts; what is labelled "O" is left out.
@@ -204,9 +204,7 @@ class HeadedModel(LoadedModel):
 
     # ---- answers
 
-    def read(  # type: ignore[override]
-        self, question: str, context: str, top_k: int = 1, **options: Any
-    ) -> list[dict[str, Any]]:
+    def read(self, question: str, context: str, top_k: int = 1, **options: Any) -> list[dict[str, Any]]:
         """The answer to a question as a part of the context; options and result as in `read_all`."""
         return self.read_all([(question, context)], top_k, **options)[0]
 

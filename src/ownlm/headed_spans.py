@@ -45,7 +45,7 @@ def answers(
             place = _characters(context, encoded, window.start + first, window.start + last)
             if place is not None:
                 best[place] = max(best.get(place, 0.0), score)
-    found = [
+    found: list[dict[str, Any]] = [
         {"answer": context[begin:stop], "score": score, "start": begin, "end": stop}
         for (begin, stop), score in best.items()
     ]
@@ -61,9 +61,9 @@ def _spans(start: Logits, end: Logits, top_k: int, longest: int) -> list[tuple[f
         return []
     longest = min(longest, tokens)
     ends = np.concatenate([end, np.zeros(longest - 1)])
-    scores = start[:, None] * np.lib.stride_tricks.sliding_window_view(ends, longest)
-    kept = min(top_k, scores.size)
-    order = np.argpartition(-scores.ravel(), kept - 1)[:kept]
+    scores: Logits = start[:, None] * np.lib.stride_tricks.sliding_window_view(ends, longest)
+    others = max(scores.size - top_k, 0)
+    order = np.argpartition(scores.ravel(), others)[others:]
     places = (divmod(int(place), longest) for place in order)
     return [
         (float(scores[first, more]), first, first + more) for first, more in places if first + more < tokens

@@ -55,7 +55,8 @@ def tagged_tokens(
         ids, offsets, probabilities: of its tokens. begin: place of the first one in its row.
     """
     named = tokenizer.spec["model"].get("unk_token") or tokenizer.config.get("unk_token")
-    unknown = tokenizer.backend.token_to_id(named.get("content") if isinstance(named, dict) else named or "")
+    spelled = named.get("content") if isinstance(named, dict) else named
+    unknown = tokenizer.backend.token_to_id(spelled) if spelled else None
     continues = tokenizer.spec["model"].get("continuing_subword_prefix")
     found = []
     for place, (index, (start, end)) in enumerate(zip(ids, offsets)):

@@ -28,11 +28,12 @@ MAX_ANSWER_BYTES = 32 * 2**20
 MAX_FILES = 20_000
 MAX_TEXT_BYTES = 256 * 2**20  # the largest tokenizer.json of a known model has 34 MB
 
-TEXTS = ("*.json", "*.jinja", "merges.txt", "vocab.txt", "vocab.bpe", "tokenizer.model", "README.md")
+TEXTS = ("*.json", "*.jinja", "*.spm", "merges.txt", "vocab.txt", "vocab.bpe", "tokenizer.model", "README.md")
 LICENCES = re.compile(r"(licen[cs]e|notice|copying|use_policy)[\w-]*(\.(md|txt|rst))?", re.IGNORECASE)
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
-    "tokenizer.model", "merges.txt", "vocab.txt", "vocab.json", "encoder.json", "vocab.bpe", "chat_template.jinja",
+    "tokenizer.model", "source.spm", "target.spm", "merges.txt", "vocab.txt", "vocab.json", "encoder.json", "vocab.bpe",
+    "chat_template.jinja",
 )  # fmt: skip
 TOKENIZER_MARKS = (
     "tokenizer.json",

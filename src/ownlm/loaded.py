@@ -15,7 +15,7 @@ from ownlm.console import output as out
 from ownlm.console.errors import Refused, UsageError
 from ownlm.continuation import Completion, Piece, Prompt, continue_texts, encode_prompt
 from ownlm.json_files import read_object
-from ownlm.locate import RUN_FILE, find_run, holds_adapter
+from ownlm.locate import ADAPTER_FILE, RUN_FILE, find_run, holds_adapter
 from ownlm.task_methods.methods import TaskMethods
 
 if TYPE_CHECKING:
@@ -262,6 +262,8 @@ def _opened(
         from ownlm.adapters import load_adapter
 
         return load_adapter(path, device=where, dtype=dtype, max_context=max_context, backend=backend)
+    if (path / ADAPTER_FILE).is_file():
+        out.say(f"{path}: a whole model lies beside the adapter; it is opened without the adapter.")
     from ownlm.corpus.tokenizer import Tokenizer
     from ownlm.model.fields import NotNative
 

@@ -19,7 +19,7 @@ from ownlm.filling import Filled, Mask, Spelling
 from ownlm.loaded import LoadedModel, read_run
 
 if TYPE_CHECKING:
-    from ownlm.continuation import Completion, Piece
+    from ownlm.continuation import Completion, Piece, Prompt
     from ownlm.corpus.tokenizer import Tokenizer
 
 MASKS = ("[MASK]", "<mask>")  # BERT's and RoBERTa's, when tokenizer_config.json names none
@@ -64,7 +64,7 @@ class MaskedModel(LoadedModel):
 
     @property
     def model(self) -> Any:
-        """The scorer; of BERT and RoBERTa an `Encoder`, with `hidden` and `logits`."""
+        """The scorer; of BERT, RoBERTa and DistilBERT an `Encoder`, with `hidden` and `logits`."""
         return self.scorer
 
     @property
@@ -177,7 +177,7 @@ class MaskedModel(LoadedModel):
         """Refused: there is nothing that continues."""
         self._refuse("a masked model does not continue text.")
 
-    def stream(self, prompt: str | Sequence[str] = "", **options: Any) -> Iterator[Piece]:
+    def stream(self, prompt: str | Prompt | Sequence[str | Prompt] = "", **options: Any) -> Iterator[Piece]:
         """Refused: there is nothing that continues."""
         self._refuse("a masked model does not continue text.")
 
@@ -215,7 +215,7 @@ def mask_token(tokenizer: Tokenizer, where: Path) -> str:
 def load_masked(
     path: Path, tokenizer: Tokenizer, *, device: str, dtype: str = "auto", max_context: int | None = None
 ) -> MaskedModel:
-    """Open a folder with BERT or RoBERTa.
+    """Open a folder with BERT, RoBERTa or DistilBERT.
 
     Args:
         device: cpu, cuda, mps.

@@ -42,6 +42,8 @@ SUBSTITUTIONS = (
     Substitution("pretrain", "--max-steps", ("--max-steps", "2"), "so do a thousand steps"),
     Substitution("pretrain", "--size", ("--size", "1M"), "a step of a larger model takes seconds"),
     Substitution("pretrain", "", ("--size", "1M"), "so does one of the default size", ("--size", "--from")),
+    Substitution("finetune", "--max-steps", ("--max-steps", "2"), "a few steps will do"),
+    Substitution("finetune", "", ("--eval-rows", "4"), "answers take longer than steps", ("--eval-rows",)),
     Substitution("quickstart", "--minutes", ("--minutes", "0.03"), "two seconds of training will do"),
     Substitution("quickstart", "", ("--minutes", "0.03"), "the default is five minutes", ("--minutes",)),
     Substitution("quickstart", "", ("--size", "1M"), "the same size on every machine", ("--size",)),

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+import ownlm
 from ownlm import cli
 from ownlm.console.command import option_name
 from ownlm.console.settings import ALIASES
 from ownlm.machine import examine
 from ownlm.verbs import VERBS
+from tests.conftest import TINY
 from tests.docs import shell
 from tests.docs.pages import (
     PAGES,
@@ -77,9 +79,22 @@ def made_folders(page: Path) -> set[str]:
     return set(re.findall(r'(?:-o |output=")([\w-]+)', text))
 
 
+@pytest.fixture(scope="module")
+def wide_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose window holds the rows of the data sets that ownlm writes."""
+    path = tmp_path_factory.mktemp("wide") / "run"
+    ownlm.pretrain(
+        corpus, output=path, max_steps=2, **(TINY | {"context": 512, "per_device_train_batch_size": 2})
+    )
+    return path
+
+
 @pytest.mark.parametrize("page", RUN_PAGES, ids=name)
-def test_the_commands_of_a_page_run(page: Path, desk: Path, corpus: Path, run: Path) -> None:
-    for folder in ({"corpus": corpus, "run": run}).items():
+def test_the_commands_of_a_page_run(
+    page: Path, desk: Path, corpus: Path, run: Path, wide_run: Path
+) -> None:
+    teaches = "ownlm finetune" in page.read_text(encoding="utf-8")
+    for folder in ({"corpus": corpus, "run": wide_run if teaches else run}).items():
         if folder[0] not in made_folders(page):
             shutil.copytree(folder[1], desk / folder[0])
     names: dict[str, Any] = {"__name__": "page"}

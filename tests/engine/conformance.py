@@ -215,6 +215,41 @@ class Conformance:
         assert found == again
         assert len({tuple(bits) for bits in found.values()}) == 5
 
+    def test_a_prompt_is_scored_from_any_place_and_its_beginning_comes_from_the_cache(
+        self, model: Transformer
+    ) -> None:
+        text = np.random.default_rng(12).integers(0, VOCABULARY, 3 * BLOCK).tolist()
+        whole = self.engine(model).score([text], top=2)[0]
+        engine = self.engine(model, step_tokens=50)
+        for place, cached in (
+            (1, 0),
+            (BLOCK + 3, BLOCK),
+            (3 * BLOCK - 1, 2 * BLOCK),
+            (3 * BLOCK + 5, 2 * BLOCK),
+        ):
+            before = engine.usage.prefix_tokens
+            settings = SamplingSettings(max_new_tokens=0, prompt_logprobs=2, prompt_logprobs_from=place)
+            [event] = engine.stream(Request(text, settings))
+            assert event.prompt is not None
+            assert event.prompt.logprobs.tobytes() == whole.logprobs[place - 1 :].tobytes()
+            assert event.prompt.top_ids.tobytes() == whole.top_ids[place - 1 :].tobytes()
+            assert engine.usage.prefix_tokens - before == cached
+
+    def test_an_embedding_is_the_same_after_its_sequence_was_put_aside(self, model: Transformer) -> None:
+        rng = np.random.default_rng(13)
+        text = rng.integers(0, VOCABULARY, 150).tolist()
+        alone = self.engine(model).embed([text])
+        engine = self.engine(
+            model, cache_memory=4 * self.block_bytes(model), step_tokens=8, prefix_cache=False
+        )
+        settings = SamplingSettings(seed=1, max_new_tokens=100)
+        engine.submit(Request(rng.integers(0, VOCABULARY, BLOCK - 4).tolist(), settings))
+        number = engine.submit(Request(text, embedding="mean"))
+        found = [event.embedding for _ in range(200) for event in (engine.step() if engine.busy else ())
+                 if event.request_id == number]  # fmt: skip
+        assert engine.usage.preemptions
+        np.testing.assert_array_equal(np.stack(found), alone)
+
     # ---- limits
 
     def test_a_text_fills_the_window_to_the_last_token(self, model: Transformer) -> None:

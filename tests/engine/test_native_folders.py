@@ -86,7 +86,7 @@ def test_a_damaged_quantised_folder_is_refused(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "config.json").read_text())
     content["quantization_config"]["bits"] = 4
     write_json(tmp_path / "config.json", content)
-    with pytest.raises(Refused, match=r"is \[\d+, \d+\] int8, the config wants \[\d+, \d+\] uint8"):
+    with pytest.raises(Refused, match=r"is \[\d+, \d+, 32\] int8, the config wants \[\d+, \d+\] uint8"):
         NativeBackend.open(tmp_path, "int4")
     content["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     write_json(tmp_path / "config.json", content)

@@ -20,7 +20,7 @@ LINES = [
     "Paris is the capital of France. The sea is wide.",
 ]
 LONG = " ".join(LINES)
-BERT, ROBERTA = "bert", "roberta"
+BERT, ROBERTA, DISTILBERT = "bert", "roberta", "distilbert"
 
 
 def wordpiece() -> Any:
@@ -62,16 +62,16 @@ def byte_level() -> Any:
 
 def build(kind: str, folder: Path) -> None:
     """A random masked model with its tokenizer, saved by transformers; weights far from flat."""
-    tokenizer = wordpiece() if kind == BERT else byte_level()
+    tokenizer = byte_level() if kind == ROBERTA else wordpiece()
     tokenizer.save_pretrained(folder)
-    offset = 0 if kind == BERT else 2
-    name = "Bert" if kind == BERT else "Roberta"
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+    offset = 2 if kind == ROBERTA else 0
+    inner = "hidden_dim" if kind == DISTILBERT else "intermediate_size"
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **{inner: 48},
         max_position_embeddings=WINDOW + offset, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     torch.manual_seed(3)
-    model = getattr(transformers, f"{name}ForMaskedLM")(config)
+    model = transformers.AutoModelForMaskedLM.from_config(config)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(folder)

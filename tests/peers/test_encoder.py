@@ -251,6 +251,7 @@ def edit(folder: Path, **fields: Any) -> None:
         ("add_cross_attention", True),
         ("is_encoder_decoder", True),
         ("hidden_act", "mish"),
+        ("activation", "mish"),
         ("directionality", "left"),
         ("embedding_size", 128),
         ("made_up_field", 3),
@@ -312,6 +313,17 @@ def test_weights_that_do_not_belong(tmp_path):
     build("bert", tmp_path)
     rewrite(tmp_path, lambda tensors: tensors.update(classifier=torch.zeros(2, 32)))
     with pytest.raises(Refused, match="1 unknown weights, first: classifier"):
+        load_encoder(tmp_path)
+
+
+def test_a_second_copy_of_distilberts_tied_matrix(tmp_path):
+    """The published files hold it."""
+    theirs = build("distilbert", tmp_path)
+    word, copied = "distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"
+    rewrite(tmp_path, lambda t: t.update({copied: t[word].clone()}))
+    assert_same(load_encoder(tmp_path), theirs)
+    rewrite(tmp_path, lambda t: t.update({copied: torch.zeros(VOCABULARY, 32)}))
+    with pytest.raises(Refused, match=f"{copied} differs from {word}"):
         load_encoder(tmp_path)
 
 

@@ -212,12 +212,13 @@ def test_forced_first_token_of_answers(tmp_path):
 
 
 def test_masked(tmp_path, capsys):
-    config = transformers.DistilBertConfig(
+    config = transformers.ElectraConfig(
         vocab_size=400,
-        dim=32,
-        n_layers=2,
-        n_heads=4,
-        hidden_dim=48,
+        embedding_size=24,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
         max_position_embeddings=48,
         pad_token_id=1,
     )
@@ -225,7 +226,7 @@ def test_masked(tmp_path, capsys):
     text = "the river runs to the <mask>."
     assert main(["generate", str(tmp_path), text, "--top-k", "4", "--json"]) == 0
     caught = capsys.readouterr()
-    assert "DistilBertForMaskedLM is run by transformers" in caught.err
+    assert "ElectraForMaskedLM is run by transformers" in caught.err
     candidates = json.loads(caught.out)["filled"][0]["masks"][0]["candidates"]
     ours = load(tmp_path)
     ids = torch.tensor([ours.tokenizer.encode_whole(text, specials=True).ids])

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ownlm.console.errors import Refused
-from ownlm.model.head_families import _STEM, DOES, KINDS, head_class, head_form, is_encoder
+from ownlm.console.errors import Refused, UsageError
+from ownlm.model.head_families import DOES, KINDS, STEMS, head_class, head_form, is_encoder
 from ownlm.model.heads import HeadModel
 from ownlm.model.heads_checkpoint import load_headed, new_head, save_headed
 
@@ -44,7 +44,7 @@ TABLES = {
     "token-classification": auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     "question-answering": auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
 }
-CASES = [(family, kind) for family in _STEM for kind in KINDS if head_class(family, kind)]
+CASES = [(family, kind) for family in STEMS for kind in KINDS if head_class(family, kind)]
 NER = ("O", "B-PER", "I-PER")
 
 
@@ -164,7 +164,7 @@ def test_without_a_padding_token_the_mask_tells(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_is_that_of_transformers(kind):
-    for family in _STEM:
+    for family in STEMS:
         assert head_class(family, kind) == TABLES[kind].get(family), family
 
 
@@ -267,6 +267,30 @@ def test_dropout_of_the_head_as_the_config_says(family, kind, fields, share, tmp
     assert torch.equal(ours.eval()(ids, mask), ours(ids, mask))
 
 
+@pytest.mark.parametrize(
+    ("family", "kind", "field"),
+    [
+        ("bert", "sequence-classification", "classifier_dropout"),
+        ("roberta", "sequence-classification", "classifier_dropout"),
+        ("roberta", "token-classification", "classifier_dropout"),
+        ("distilbert", "sequence-classification", "seq_classif_dropout"),
+        ("distilbert", "question-answering", "qa_dropout"),
+        ("qwen3", "token-classification", "classifier_dropout"),
+    ],
+)
+def test_dropout_takes_the_same_numbers_as_that_of_transformers(family, kind, field, tmp_path):
+    """In training, from the same random state, where the body has none."""
+    none = dict.fromkeys(
+        ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"), 0.0
+    )
+    theirs = build(family, kind, tmp_path, **none | {field: 0.5}).train()
+    ours = load_headed(tmp_path).train()
+    torch.manual_seed(3)
+    expected = their_logits(theirs, input_ids=torch.tensor([[9, 10, 11, 12]]))
+    torch.manual_seed(3)
+    torch.testing.assert_close(ours(torch.tensor([[9, 10, 11, 12]])), expected, atol=1e-4, rtol=0)
+
+
 def test_a_pooler_that_is_not_used_is_kept(tmp_path):
     """First checkpoints of BERT for questions hold one."""
     build("bert", "question-answering", tmp_path)
@@ -275,8 +299,6 @@ def test_a_pooler_that_is_not_used_is_kept(tmp_path):
         torch.ones(32, 32),
         torch.ones(32),
     )
-    from safetensors.torch import save_file
-
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     save_headed(load_headed(tmp_path), tmp_path / "again")
     assert load_file(tmp_path / "again" / "model.safetensors").keys() == tensors.keys()
@@ -310,5 +332,5 @@ def test_a_class_without_a_head_is_not_opened(tmp_path):
 def test_labels_are_checked(tmp_path):
     base("qwen3", tmp_path)
     for labels, says in ((("a",), "1 label"), (("a", "b", "a"), "'a' is there twice"), ((), "0 labels")):
-        with pytest.raises(Refused.__mro__[1], match=says):
+        with pytest.raises(UsageError, match=says):
             new_head(tmp_path, "sequence-classification", labels, seed=1)

@@ -81,10 +81,12 @@ class Tokenizer:
             UsageError: nothing there.
             Refused: the files are not a tokenizer.
         """
-        from ownlm.corpus import tokenizer_files
+        from ownlm.corpus import marian, tokenizer_files
         from ownlm.corpus.special_tokens import read_config
 
         given = Path(path)
+        if marian.is_marian(given):
+            return marian.MarianTokenizer(given)
         source = None if (given / "tokenizer.json").is_file() else tokenizer_files.find(given)
         if source is not None:
             text, config, where = tokenizer_files.build(given, source)

@@ -5,13 +5,15 @@ of largest magnitude, the one with the smallest squared error. q is computed wit
 Every linear layer, the embedding and the head are quantised; norms, biases and learned positions are not.
 kernels/inference/weights.h does the same in C++, to the bit.
 
-In a folder a quantised `X.weight` is int8 [O, K], or for int4 uint8 [O, K/2] (two a byte, the even input in the low
-half, stored as q + 8), beside `X.weight_scale` float16 [O, K/32]; always [outputs, inputs], whatever the family does.
+In a folder a quantised `X.weight` is int8 [O, K/32, 32] (zeros fill the last group), or for int4 uint8 [O, K/2] (two a
+byte, the even input in the low half, stored as q + 8), beside `X.weight_scale` float16 [O, K/32]; always outputs first,
+whatever the family does. Neither has the shape of the float matrix, so that a program that does not know this layout
+refuses the folder: transformers 5.23 took int8 [O, K] for the weights themselves, with a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,18 @@ def quantized_bits(content: Mapping[str, Any], where: object) -> int | None:
 
 def named_entries(name: str, matrix: Quantized) -> dict[str, Tensor]:
     """Name in the files -> tensor, of a quantised matrix."""
-    return {name: matrix.values, name + SCALE: matrix.scales}
+    values = matrix.values
+    if matrix.bits == 8:
+        values = F.pad(values, (0, -matrix.inputs % GROUP)).unflatten(1, (-1, GROUP))
+    return {name: values, name + SCALE: matrix.scales}
+
+
+def stored_form(shape: Sequence[int], bits: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype in the files of the values of a matrix [O, K]."""
+    outputs, inputs = shape
+    if bits == 8:
+        return (outputs, -(-inputs // GROUP), GROUP), torch.int8
+    return (outputs, -(-inputs // 2)), torch.uint8
 
 
 def config_of(folder: Path) -> tuple[ModelConfig, int | None]:
@@ -198,24 +211,25 @@ def stored_weights(folder: Path, *, in_turn: bool = False) -> Iterator[tuple[str
         for theirs, name in quantised.items():
             scales = stored.read(theirs + SCALE)
             _refuse_nan(scales, theirs + SCALE, folder)
-            yield name, Quantized(stored.read(theirs, memory), scales, bits or 0, parameters[name].shape[1])
+            inputs = parameters[name].shape[1]
+            values = stored.read(theirs, memory).flatten(1)
+            yield name, Quantized(values[:, :inputs] if bits == 8 else values, scales, bits or 0, inputs)
 
 
 def _check_quantised(stored: StoredWeights, wanted: Mapping[str, Tensor], bits: int | None) -> None:
     for name, matrix in wanted.items():
-        outputs, inputs = matrix.shape
-        values = ([outputs, inputs], torch.int8) if bits == 8 else ([outputs, -(-inputs // 2)], torch.uint8)
+        scales = (matrix.shape[0], -(-matrix.shape[1] // GROUP)), torch.float16
         for part, (shape, dtype) in {
-            name: values,
-            name + SCALE: ([outputs, -(-inputs // GROUP)], torch.float16),
+            name: stored_form(matrix.shape, bits or 0),
+            name + SCALE: scales,
         }.items():
             if part not in stored.entries:
                 raise Refused(f"the weight {part} is missing.", where=stored.folder)
             entry = stored.entries[part]
-            if list(entry.shape) != shape or entry.dtype != dtype:
+            if tuple(entry.shape) != shape or entry.dtype != dtype:
                 found = f"{list(entry.shape)} {str(entry.dtype).removeprefix('torch.')}"
                 raise Refused(
-                    f"{part} is {found}, the config wants {shape} {str(dtype).removeprefix('torch.')}.",
+                    f"{part} is {found}, the config wants {list(shape)} {str(dtype).removeprefix('torch.')}.",
                     where=entry.file,
                 )
 

@@ -13,6 +13,34 @@ from ownlm.json_files import read_object
 HEADING = "## Provenance"
 
 
+_LAYOUT = (
+    "Linear layers, embedding and head are whole numbers in groups of 32 with a float16 scale each. This layout is ownlm's "
+    "own: `ownlm` opens the folder, transformers, vLLM and llama.cpp do not."
+)
+
+
+def quality_lines(done: dict[str, Any]) -> list[str]:
+    """What quantising cost, in words; [] when nothing was quantised."""
+    quality = done.get("quality")
+    if quality is None:
+        return []
+    if "not_measured" in quality:
+        why = quality["not_measured"].rstrip(".")
+        return [f"What rounding the weights costs was not measured: {why} (--text FILE)."]
+    before, after, ratio = (quality[name] for name in ("before", "after", "perplexity_ratio"))
+    change = f"{ratio['value']:.4f} times as much"
+    if ratio["n"] > 1:
+        change += f" (95 % {ratio['low']:.4f} to {ratio['high']:.4f})"
+    return [
+        f"{name} {before[key]['value']:.4f} before ({before['dtype']}), {after[key]['value']:.4f} after "
+        f"({after['dtype']}{'' if after['backend'] == 'native' else ', made floats again'}){end}."
+        for name, key, end in (
+            ("Bits per byte:", "bits_per_byte", ""),
+            ("Perplexity:", "perplexity", f", {change}"),
+        )
+    ] + [f"Measured on {quality['text']}: {quality['documents']:,} documents, {quality['tokens']:,} tokens."]
+
+
 def write_card(source: Path, target: Path, name: str, done: dict[str, Any]) -> None:
     """README.md: the source's card when it has one, with a section about this export added.
 
@@ -45,6 +73,9 @@ def write_card(source: Path, target: Path, name: str, done: dict[str, Any]) -> N
         lines.append(f"- The source is an adapter; its changes were added to the weights of `{base}`.")
     if done.get("largest_change"):
         lines.append(f"- Largest change of a weight by rounding: {done['largest_change']:.3g}.")
+    if done["dtype"] in ("int8", "int4"):
+        text = text.replace("library_name: transformers", "library_name: ownlm")
+        lines += [f"- {line}" for line in (_LAYOUT, *quality_lines(done))]
     run = source / "run.json"
     if run.is_file():
         data = read_object(run).get("data")

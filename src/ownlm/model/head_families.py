@@ -26,7 +26,7 @@ _SUFFIX = {
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
 }
-_STEM = {
+STEMS = {
     "qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral", "olmo2": "Olmo2", "phi3": "Phi3",
     "smollm3": "SmolLM3", "gpt2": "GPT2", "bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert",
 }  # fmt: skip
@@ -77,9 +77,9 @@ def is_encoder(architecture: str) -> bool:
 
 def head_class(architecture: str, kind: str) -> str | None:
     """The class of transformers, or None where it has none."""
-    if architecture not in _STEM or (architecture, kind) in _MISSING:
+    if architecture not in STEMS or (architecture, kind) in _MISSING:
         return None
-    return _STEM[architecture] + _SUFFIX[kind]
+    return STEMS[architecture] + _SUFFIX[kind]
 
 
 def head_form(architecture: str, kind: str) -> HeadForm:
@@ -90,7 +90,7 @@ def head_form(architecture: str, kind: str) -> HeadForm:
     """
     named = head_class(architecture, kind)
     if named is None:
-        works = [name for name in _STEM if head_class(name, kind)]
+        works = [name for name in STEMS if head_class(name, kind)]
         raise Refused(
             f"there is no head for {kind} on {architecture} models.",
             why=f"transformers has no such class; it has one for {', '.join(works)}.",

@@ -24,7 +24,8 @@ def floats(values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return (values.float() * spread).to(dtype)
 
 
-def _parts(values: Tensor, scales: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+def float_parts(values: Tensor, scales: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """(which rows, those rows in floats), one part of the matrix after the other."""
     rows = max(1, FLOATS_AT_ONCE // values.shape[1])
     for first in range(0, len(values), rows):
         part = slice(first, first + rows)
@@ -38,16 +39,16 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x_NK: Tensor, values: Tensor, scales: Tensor) -> Tensor:
         ctx.save_for_backward(values, scales)
         y_NO = x_NK.new_empty(len(x_NK), len(values))
-        for part, weight in _parts(values, scales, x_NK.dtype):
+        for part, weight in float_parts(values, scales, x_NK.dtype):
             y_NO[:, part] = x_NK @ weight.T
         return y_NO
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_y_NO: Tensor) -> tuple[Tensor, None, None]:
         values, scales = ctx.saved_tensors
         d_x_NK = d_y_NO.new_zeros(len(d_y_NO), values.shape[1], dtype=torch.float32)
-        for part, weight in _parts(values, scales, d_y_NO.dtype):
+        for part, weight in float_parts(values, scales, d_y_NO.dtype):
             d_x_NK += d_y_NO[:, part] @ weight
         return d_x_NK.to(d_y_NO.dtype), None, None
 
@@ -68,6 +69,10 @@ class Int8Matrix(nn.Module):
         self.out_features, self.in_features = values.shape
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
+
+    def floats(self) -> Tensor:
+        """float32 [O, K]."""
+        return floats(self.values, self.scales, torch.float32)
 
     def product(self, x: Tensor) -> Tensor:
         """x Wᵀ: [..., K] -> [..., O], in autocast's dtype where it is on, else in that of x."""

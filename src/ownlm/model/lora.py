@@ -143,7 +143,9 @@ def add_lora(model: nn.Module, settings: LoraSettings, seed: int) -> list[nn.Par
         replace(model, ours, made)
         found += [made.lora_A, made.lora_B]
     for ours in whole_parts(model):
-        found.append(model.get_parameter(ours).requires_grad_())
+        part = model.get_parameter(ours)
+        part.requires_grad_()
+        found.append(part)
     body = body_of(model)
     if isinstance(body, Transformer):
         body.has_dropout = settings.dropout > 0

@@ -135,7 +135,7 @@ def _refuse_others(content: Mapping[str, Any], where: Path) -> None:
     for name, value in content.items():
         if name not in _KNOWN and value not in _NOTHING:
             raise Refused(
-                f"{name}={str(value)[:60]!r} is not supported.",
+                f"{name}={str(value)[:60]} is not supported.",
                 where=where,
                 why="It may change what the adapter computes, so it is not ignored.",
                 do="merge it with peft: PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(DST)",

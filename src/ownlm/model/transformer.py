@@ -103,15 +103,25 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in fp32 of final hidden states [..., C]."""
-        matrix: nn.Module = self.embedding if self.lm_head is None else self.lm_head
+        matrix = self.head_matrix
         if isinstance(matrix, Int8Matrix):
             return matrix.product(hidden).float()
-        return nn.functional.linear(hidden, self.head_weight).float()
+        return nn.functional.linear(hidden, matrix).float()
 
     @property
     def head_weight(self) -> Tensor:
-        """[V, C]: the head's matrix, which is the embedding's when they are tied."""
-        return self.embedding.weight if self.lm_head is None else self.lm_head.weight
+        """[V, C]: the head's matrix, which is the embedding's when they are tied; of one in int8 a copy in floats."""
+        matrix = self.head_matrix
+        return matrix.floats() if isinstance(matrix, Int8Matrix) else matrix
+
+    @property
+    def head_matrix(self) -> Tensor | Int8Matrix:
+        """The same as it is held."""
+        module: nn.Module = self.embedding if self.lm_head is None else self.lm_head
+        if isinstance(module, Int8Matrix):
+            return module
+        assert isinstance(module.weight, Tensor)
+        return module.weight
 
     def hidden(
         self,

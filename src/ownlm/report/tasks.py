@@ -81,7 +81,8 @@ def _task(content: dict[str, Any], identity: str) -> TaskShown:
     labels: list[str] = []
     if _part(content, "confusion"):
         labels = sorted(set(expected), key=lambda label: (-expected.count(label), label))[:MAX_FILTERS]
-    column = "confidence" if any("confidence" in _part(row, "values") for row in found) else main
+    there = {name for row in found for name in _part(row, "values")}
+    column = next((name for name in ("confidence", "f1") if name in there), main)
     rows = [_row(row, column, content, labels) for row in found]
     names, confusion = _confusion(_part(content, "confusion"))
     return TaskShown(

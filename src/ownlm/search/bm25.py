@@ -39,10 +39,17 @@ class Bm25:
     scores: Floats
     count: int
 
-    def idf(self, term: int | None) -> float:
-        """How much a term tells at most; None is a term that no text has."""
+    def idf(self, term: int | None, prior: int = 0) -> float:
+        """How much a term tells at most; None is a term that no text has. `prior`: texts without it that are added."""
         found = 0 if term is None else int(self.starts[term + 1] - self.starts[term])
-        return math.log(1 + (self.count - found + 0.5) / (found + 0.5))
+        return math.log(1 + (self.count + prior - found + 0.5) / (found + 0.5))
+
+    def frequency_part(self, term: int, text: int) -> float:
+        """What share of its idf a term gives a text, from 0 to 1."""
+        begin, end = self.starts[term : term + 2].tolist()
+        place = begin + int(np.searchsorted(self.texts[begin:end], text))
+        there = place < end and int(self.texts[place]) == text
+        return float(self.scores[place]) / self.idf(term) if there else 0.0
 
     def sums(self, weights: Mapping[int, float]) -> Floats:
         """The score of every text, float32 [texts], for weighted terms."""

@@ -19,12 +19,11 @@ import numpy.typing as npt
 from ownlm.search import bm25
 from ownlm.search.bm25 import Bm25, Integers
 from ownlm.search.reading import FILE, LINE, PAGE, Read
+from ownlm.search.terms import is_unspaced
 
 FORMAT = "ownlm index 1"
 # unit, number: see `Cut`; name, heading: positions in the source's lists; document: its number in the source.
-ROW = np.dtype(
-    [("unit", "u1"), ("number", "<u4"), ("name", "<u4"), ("heading", "<u4"), ("document", "<u4")]
-)
+ROW = np.dtype([("unit", "u1"), ("number", "<u4"), ("name", "<u4"), ("heading", "<u4"), ("document", "<u4")])
 _MATRICES = ("passages", "documents")
 _ARRAYS = {"text": "u1", "text_starts": "<i8", "rows": ROW, "ids": "<u4", "starts": "<i8"}
 _MATRIX_ARRAYS = {"starts": "<i8", "texts": "<i4", "scores": "<f4"}
@@ -96,6 +95,12 @@ class Index:
         return {term: number for number, term in enumerate(self.vocabulary)}
 
     @cached_property
+    def unspaced(self) -> float:
+        """The share of terms in scripts without spaces."""
+        kinds = np.array([is_unspaced(term) for term in self.vocabulary], np.bool_)
+        return float(kinds[self.ids].mean()) if len(self.ids) else 0.0
+
+    @cached_property
     def first_passages(self) -> Integers:
         """The first passage of each source, and the number of passages at the end; int64 [sources + 1]."""
         return np.cumsum([0, *(source.passages for source in self.sources)])
@@ -107,7 +112,8 @@ class Index:
 
     def passage_text(self, passage: int) -> str:
         """The text of a passage."""
-        return bytes(self.text[self.text_starts[passage] : self.text_starts[passage + 1]]).decode()
+        data = self.text[self.text_starts[passage] : self.text_starts[passage + 1]]
+        return data.tobytes().decode("utf-8", "replace")
 
     def passage_ids(self, passage: int) -> npt.NDArray[np.uint32]:
         """Ids of a passage's terms in order, those of its headings first."""
@@ -199,7 +205,7 @@ def save(index: Index, path: Path) -> None:
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(path)
@@ -225,23 +231,58 @@ def read(path: Path) -> Index:
         if [meta["format"], meta["k1"], meta["b"]] != [FORMAT, bm25.K1, bm25.B]:
             raise Damaged("of another version")
         vocabulary = arrays["vocabulary"].tobytes().decode()
-        matrices = [_matrix(arrays, name) for name in _MATRICES]
-        own = [np.asarray(arrays[name], kind) for name, kind in _ARRAYS.items()]
+        text, text_starts, rows, ids, starts = (np.asarray(arrays[n], kind) for n, kind in _ARRAYS.items())
         sources = [Source(**source) for source in meta["sources"]]
-        index = Index(sources, own[0], own[1], own[2], vocabulary.split("\n") if vocabulary else [], *own[3:], *matrices)
+        terms = vocabulary.split("\n") if vocabulary else []
+        counts = (len(rows), sum(source.documents for source in sources))
+        matrices = [_matrix(arrays, name, count) for name, count in zip(_MATRICES, counts)]
+        index = Index(sources, text, text_starts, rows, terms, ids, starts, *matrices)
         _check(index)
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise Damaged(str(error)) from None
     return index
 
 
-def _matrix(arrays: dict[str, Any], name: str) -> Bm25:
-    parts = [np.asarray(arrays[f"{name}_{part}"], kind) for part, kind in _MATRIX_ARRAYS.items()]
-    return Bm25(*parts, count=0)
+def _matrix(arrays: dict[str, Any], name: str, count: int) -> Bm25:
+    starts, texts, scores = (
+        np.asarray(arrays[f"{name}_{part}"], kind) for part, kind in _MATRIX_ARRAYS.items()
+    )
+    return Bm25(starts, texts, scores, count)
 
 
 def _check(index: Index) -> None:
-    """Refuse places that lie outside of what they point into."""
+    """Refuse what points outside of what it points into."""
+    rows, sources, terms = index.rows, index.sources, len(index.vocabulary)
+    passages = [source.passages for source in sources]
+    fits = [
+        _divides(index.text_starts, len(rows), len(index.text)),
+        _divides(index.starts, len(rows), len(index.ids)),
+        min(passages, default=0) >= 0 and sum(passages) == len(rows),
+        _below(index.ids, terms),
+    ]
+    for matrix in (index.passages, index.documents):
+        fits += [
+            _divides(matrix.starts, terms, len(matrix.texts)),
+            len(matrix.texts) == len(matrix.scores),
+            _below(matrix.texts, matrix.count),
+        ]
+    if all(fits):
+        limits = {"document": "documents", "name": "names", "heading": "headings"}
+        for column, limit in limits.items():
+            counts = [getattr(source, limit) for source in sources]
+            sizes = [count if isinstance(count, int) else len(count) for count in counts]
+            fits.append(bool((rows[column] < np.repeat(sizes, passages)).all()))
+    if not all(fits):
+        raise Damaged("its parts do not fit together")
+
+
+def _divides(starts: Integers, parts: int, whole: int) -> bool:
+    fits = len(starts) == parts + 1 and starts[0] == 0 and starts[-1] == whole
+    return bool(fits and (np.diff(starts) >= 0).all())
+
+
+def _below(numbers: npt.NDArray[Any], limit: int) -> bool:
+    return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < limit)
 
 
 def place(unit: int, number: int, file: str) -> str:

@@ -18,7 +18,9 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*?)[ \t]*#*[ \t]*$")
 _UNDERLINE = re.compile(r"^([=\-~^*+#\"'`.:_])\1{2,}[ \t]*$")
 _FENCE = re.compile(r"^[ \t]*(```|~~~)")
-_SENTENCE = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*(?:[ \t]*\|)*(?=\s)|[\u3002\uff01\uff1f\uff1b\u0964][\u201d\u2019\u300d\u300f\uff09\"]*")
+_SENTENCE = re.compile(
+    r"[.!?\u2026]+[\"'\u201d\u2019)\]]*(?:[ \t]*\|)*(?=\s)|[\u3002\uff01\uff1f\uff1b\u0964][\u201d\u2019\u300d\u300f\uff09\"]*"
+)
 # Where a text may be cut, the best places first.
 _CUTS = (re.compile(r"\n[ \t]*\n\s*"), _SENTENCE, re.compile(r"\n"), re.compile(r"\s|[\uff0c\u3001]"))
 
@@ -70,33 +72,42 @@ def _joined(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _sections(text: str) -> Iterator[tuple[int, int, str]]:
-    """(begin, end, headings above) of what stands between two headings, its own heading included."""
-    begin, path, underlines = 0, list[tuple[int, str]](), list[str]()
-    for place, level, title in _headings(text, underlines):
-        if text[begin:place].strip():
-            yield begin, place, " › ".join(name for _, name in path)
-            begin = place
+    """(begin, end, headings above) of what stands between two headings, its own heading included.
+
+    A heading that is followed by another one at once belongs to the section below both.
+    """
+    begin, body, path = 0, 0, list[tuple[int, str]]()
+    for first, last, level, title in _headings(text):
+        if text[body:first].strip():
+            yield begin, first, " › ".join(name for _, name in path)
+            begin = first
+        body = last
         path = [(depth, name) for depth, name in path if depth < level] + [(level, title)]
     yield begin, len(text), " › ".join(name for _, name in path)
 
 
-def _headings(text: str, underlines: list[str]) -> Iterator[tuple[int, int, str]]:
-    """(place, level from 1, title) of Markdown's # lines and of lines that are underlined (Markdown, reStructuredText)."""
+def _headings(text: str) -> Iterator[tuple[int, int, int, str]]:
+    """(begin, end, level from 1, title) of # lines of Markdown and of underlined lines (Markdown, reStructuredText)."""
     place, fenced, before = 0, False, ""
+    underlines: list[str] = []
     for line in text.splitlines(keepends=True):
-        bare = line.rstrip()
+        bare, end = line.rstrip(), place + len(line)
         if _FENCE.match(bare):
             fenced = not fenced
         elif not fenced:
-            mark = _HEADING.match(bare)
-            below = _UNDERLINE.match(bare)
+            mark, below = _HEADING.match(bare), _UNDERLINE.match(bare)
             if mark:
-                yield place, len(mark[1]), mark[2]
-            elif below and before.strip() and not _UNDERLINE.match(before) and len(bare) >= len(before.rstrip()):
+                yield place, end, len(mark[1]), mark[2]
+            elif below and _is_title(before, bare):
                 if below[1] not in underlines:
                     underlines.append(below[1])
-                yield place - len(before), underlines.index(below[1]) + 1, before.strip()
-        place, before = place + len(line), line
+                yield place - len(before), end, underlines.index(below[1]) + 1, before.strip()
+        place, before = end, line
+
+
+def _is_title(line: str, underline: str) -> bool:
+    """Whether a line of text can be what this line underlines."""
+    return bool(line.strip()) and not _UNDERLINE.match(line) and len(underline) >= len(line.rstrip())
 
 
 def _pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -111,6 +111,8 @@ def find_context(path: str | os.PathLike[str]) -> Context:
     found = discover([where])
     if not found.files:
         raise Refused(_nothing(found), where=where, do="a folder with texts (txt, md, html, jsonl, csv, …)")
+    if any(file.stream for file in found.files):
+        raise UsageError("a pipe; a file or a folder is searched.", where=where, do=f"cat {where} > text.txt")
     return Context(where, found.files, found.not_read, False)
 
 
@@ -118,7 +120,8 @@ def _nothing(found: Found) -> str:
     if not found.not_read:
         return "an empty folder: there is nothing to search."
     reasons = "; ".join(
-        f"{group.files:,} {group.reason}" + (f" ({kinds.with_file(group.do, group.examples[0])})" if group.do else "")
+        f"{group.files:,} {group.reason}"
+        + (f" ({kinds.with_file(group.do, group.examples[0])})" if group.do else "")
         for group in found.not_read
     )
     return f"no file here can be read: {reasons}."
@@ -167,9 +170,7 @@ def _parts(document: Document) -> Iterator[tuple[int, int, str]]:
         yield FILE, 0, document.text
 
 
-def _cuts(
-    text: str, name: str, unit: int, number: int, document: Document, position: int
-) -> Iterator[Cut]:
+def _cuts(text: str, name: str, unit: int, number: int, document: Document, position: int) -> Iterator[Cut]:
     lined = unit == LINE and document.kind not in kinds.ROW_KINDS  # the lines of a row are those of its text
     title = PurePosixPath(name or document.source).stem if document.kind not in kinds.ROW_KINDS else ""
     for passage in passages(normalise(text)[0]):

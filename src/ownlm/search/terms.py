@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
+from ownlm.search.english import COMMON, stem
+
 # Chinese, Japanese, Korean, Thai, Lao, Burmese, Khmer: words are not, or not only, what stands between spaces.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -15,13 +17,6 @@ UNSPACED = (
 )
 SINGLE = 0.5  # weight of a single character beside 1 for a pair: it decides only where pairs do not
 
-# Words of grammar, as terms; questions consist of them largely, and they say nothing about where the answer is.
-COMMON = frozenset(
-    """a an the and or but nor as if than then so of in on at to for from by with into onto out up down over under about
-    after before is are was were be been being am do does did done doing has have had having can could will would shall
-    should may might must it its he him his she her hers they them their theirs we us our ours you your yours i me my
-    mine this that these those here there who whom whose which what when where why how not no s t""".split()  # noqa: SIM905
-)
 # Words that ask, and particles around them; taken out of questions only, where pairs across them match nothing.
 ASKING = re.compile(
     "为什么|為什麼|為甚麼|什么时候|什麼時候|什么|什麼|甚麼|哪一[个年种位家]|哪一[個種]|哪些|哪[个里儿位年种家]|哪[個裡兒種]|哪"
@@ -52,6 +47,13 @@ def question_terms(question: str) -> dict[str, float]:
     for term in terms(ASKING.sub(" ", question)) or terms(question):
         weights[term] = weights.get(term, 0.0) + (SINGLE if is_single(term) else 1.0)
     return weights
+
+
+def words(text: str) -> Iterator[tuple[str, str]]:
+    """(word as it stands, its term) of every word that is no word of grammar; unspaced scripts have none."""
+    for match in _runs().finditer(text):
+        if match.lastgroup == "word" and (term := word_term(match[0])):
+            yield match[0], term
 
 
 def is_unspaced(term: str) -> bool:
@@ -99,33 +101,6 @@ def word_term(word: str) -> str:
     if word in COMMON:
         return ""
     return stem(word) if word.isascii() and word.isalpha() else word
-
-
-def stem(word: str) -> str:
-    """An English word without the endings of number and tense; another word loses little by it.
-
-    Lighter than Porter's algorithm: derivations ("-ness", "-ation") stay, so that fewer different words fall together.
-    """
-    word = _without_plural(word)
-    for ending in ("ing", "ed", "ly"):
-        rest = word.removesuffix(ending)
-        if rest != word and len(rest) >= 2 and re.search("[aeiouy]", rest):
-            doubled = len(rest) > 3 and rest[-1] == rest[-2] and rest[-1] not in "lsz"
-            word = rest[:-1] if doubled else rest
-            break
-    if len(word) > 2 and word[-1] == "e":
-        word = word[:-1]
-    return word[:-1] + "i" if len(word) > 2 and word[-1] == "y" else word
-
-
-def _without_plural(word: str) -> str:
-    if len(word) <= 3 or word[-1] != "s":
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    if word.endswith(("ses", "xes", "zes", "hes")):
-        return word[:-2]
-    return word if word[-2] in "su" else word[:-1]
 
 
 def _characters(run: str) -> Iterator[str]:

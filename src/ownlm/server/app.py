@@ -46,6 +46,7 @@ ERROR = {
         }
     },
 }
+NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 STATUSES = {
     400: "a field that is wrong, or what does not fit",
     401: "no key, or one that is not known",
@@ -80,6 +81,7 @@ def build(state: State, access: Access, log: AccessLog) -> ASGIApp:
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     for path, (handle, about) in POSTS.items():
         _add(app, path, endpoint(state, path, handle), "POST", about, _body(path))

@@ -96,7 +96,7 @@ class ChatForm:
             if answer.number not in begun:
                 begun.add(answer.number)
                 yield chunk(self._delta(answer, {"role": "assistant", "content": ""}, None))
-            if piece.text or piece.entries:
+            if piece.text or (piece.entries and self._top is not None):
                 yield chunk(self._delta(answer, {"content": piece.text}, piece))
             if piece.finish_reason is not None:
                 yield chunk({"index": answer.number, "delta": {}, **self._closing([piece]), "logprobs": None})

@@ -59,6 +59,13 @@ class _Running:
     ended: set[int] = field(default_factory=set)
 
 
+class Stopping(OwnlmError):
+    """The driver has ended, or will before it gets to the request."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping.")
+
+
 class BrokenStep(OwnlmError):
     """A step of the engine failed in a way that nobody foresaw: everything that ran in it has ended."""
 
@@ -95,7 +102,8 @@ class Driver:
     def submit(self, request: Request, listener: Listener) -> int:
         """Order a request; gives the ticket that its news carry."""
         ticket = next(self._tickets)
-        self._order([_Order("submit", ticket, request, listener)])
+        if not self._order([_Order("submit", ticket, request, listener)]):
+            listener.tell([News(ticket, Stopping())])
         return ticket
 
     def cancel(self, tickets: Iterable[int], index: int | None = None) -> None:
@@ -110,10 +118,13 @@ class Driver:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _order(self, orders: list[_Order]) -> None:
+    def _order(self, orders: list[_Order]) -> bool:
         with self._wake:
+            if self._stopping:
+                return False
             self._orders += orders
             self._wake.notify()
+            return True
 
     def _run(self) -> None:
         while True:
@@ -123,40 +134,38 @@ class Driver:
                 if self._stopping:
                     break
                 orders, self._orders = self._orders, []
-            news: dict[int, tuple[Listener, list[News]]] = {}
-            for order in orders:
-                self._obey(order, news)
+            self._told(self._obey(order) for order in orders)
             if self._numbers:
-                self._step(news)
-            for listener, told in news.values():
-                listener.tell(told)
-        self._end_all(OwnlmError("the server is stopping."))
+                self._step()
+        self._end_all(Stopping())
 
-    def _obey(self, order: _Order, news: dict[int, tuple[Listener, list[News]]]) -> None:
-        if order.kind == "cancel":
-            number = self._numbers.get(order.ticket)
-            if number is None:
-                return
-            self.engine.cancel(number, order.index)
-            running = self._running[number]
-            if order.index is not None and order.index not in running.ended:
-                running.ended.add(order.index)
-                running.left -= 1
-            if order.index is None or not running.left:
-                self._forget(number)
+    def _cancel(self, order: _Order) -> None:
+        number = self._numbers.get(order.ticket)
+        if number is None:
             return
+        self.engine.cancel(number, order.index)
+        running = self._running[number]
+        if order.index is not None and order.index not in running.ended:
+            running.ended.add(order.index)
+            running.left -= 1
+        if order.index is None or not running.left:
+            self._forget(number)
+
+    def _obey(self, order: _Order) -> tuple[Listener, News] | None:
+        if order.kind == "cancel":
+            self._cancel(order)
+            return None
         assert order.request is not None
         assert order.listener is not None
         try:
             number = self.engine.submit(order.request)
         except OwnlmError as error:
-            _add(news, order.listener, News(order.ticket, error))
-            return
+            return order.listener, News(order.ticket, error)
         self._numbers[order.ticket] = number
         self._running[number] = _Running(order.ticket, order.listener, order.request.settings.n)
-        _add(news, order.listener, News(order.ticket, None))
+        return order.listener, News(order.ticket, None)
 
-    def _step(self, news: dict[int, tuple[Listener, list[News]]]) -> None:
+    def _step(self) -> None:
         try:
             events = self.engine.step()
         except Exception as error:
@@ -165,27 +174,39 @@ class Driver:
             self._end_all(BrokenStep(what))
             return
         self._on_step(len(events))
-        for event in events:
-            running = self._running.get(event.request_id)
-            if running is None:
-                continue
-            _add(news, running.listener, News(running.ticket, event))
-            if event.finish_reason is not None:
-                running.ended.add(event.index)
-                running.left -= 1
-                if not running.left:
-                    self._forget(event.request_id)
+        self._told(map(self._of, events))
+
+    def _of(self, event: Event) -> tuple[Listener, News] | None:
+        running = self._running.get(event.request_id)
+        if running is None:
+            return None
+        if event.finish_reason is not None:
+            running.ended.add(event.index)
+            running.left -= 1
+            if not running.left:
+                self._forget(event.request_id)
+        return running.listener, News(running.ticket, event)
+
+    @staticmethod
+    def _told(given: Iterable[tuple[Listener, News] | None]) -> None:
+        """Tell each listener once of all that is for it."""
+        found: dict[int, tuple[Listener, list[News]]] = {}
+        for one in given:
+            if one is not None:
+                found.setdefault(id(one[0]), (one[0], []))[1].append(one[1])
+        for listener, news in found.values():
+            listener.tell(news)
 
     def _forget(self, number: int) -> None:
         del self._numbers[self._running.pop(number).ticket]
 
     def _end_all(self, error: OwnlmError) -> None:
+        if self._stopping:
+            for order in self._orders:
+                if order.listener is not None:
+                    order.listener.tell([News(order.ticket, error)])
         for number, running in list(self._running.items()):
             self.engine.cancel(number)
             running.listener.tell([News(running.ticket, error)])
         self._running.clear()
         self._numbers.clear()
-
-
-def _add(news: dict[int, tuple[Listener, list[News]]], listener: Listener, one: News) -> None:
-    news.setdefault(id(listener), (listener, []))[1].append(one)

@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from ownlm.console.errors import OwnlmError
 from ownlm.server.call import Call, json_response
-from ownlm.server.errors import ApiError, from_ownlm
+from ownlm.server.errors import ApiError
+from ownlm.server.generation import failure
 from ownlm.server.prompts import Prompt, text_prompts
 from ownlm.server.served import Served, generating
 
@@ -39,7 +40,7 @@ async def embeddings(call: Call) -> Response:
 
 
 def _fitting(model: Served, fields: dict[str, Any]) -> list[Prompt]:
-    prompts = text_prompts(model, fields["input"], fields["add_special_tokens"])
+    prompts = text_prompts(model, fields["input"], fields["add_special_tokens"], "input")
     for prompt in prompts:
         if len(prompt.ids) > model.loaded.context:
             raise ApiError(
@@ -70,7 +71,7 @@ async def _embedded(call: Call, model: Served, prompts: list[Prompt]) -> list[np
             continue
         error = news.what if isinstance(news.what, OwnlmError) else news.what.error
         if error is not None:
-            raise from_ownlm(error)
+            raise failure(error)
         found[tickets[news.ticket]] = news.what.embedding
     tickets.clear()
     return [found[number] for number in range(len(prompts))]

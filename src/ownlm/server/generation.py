@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ownlm.console.errors import OwnlmError
 from ownlm.server.answers import Answer, Piece
 from ownlm.server.call import Call
-from ownlm.server.driver import BrokenStep, News
+from ownlm.server.driver import BrokenStep, News, Stopping
 from ownlm.server.errors import ApiError, from_ownlm
 from ownlm.server.prompts import Prompt
 from ownlm.server.served import Served
@@ -82,7 +82,7 @@ class Generation:
             if news.what is None:
                 untaken -= 1
             elif isinstance(news.what, OwnlmError):
-                raise _failure(news.what)
+                raise failure(news.what)
             else:
                 self._early.append(news)
 
@@ -96,10 +96,10 @@ class Generation:
                 yield None
                 continue
             if isinstance(news.what, OwnlmError):
-                raise _failure(news.what)
+                raise failure(news.what)
             event, ticket = news.what, news.ticket
             if event.error is not None:
-                raise _failure(event.error)
+                raise failure(event.error)
             now = time.monotonic()
             if record.first is None:
                 record.first = record.seconds
@@ -144,10 +144,12 @@ class Generation:
         self._call.state.metrics.generated(record, reasons)
 
 
-def _failure(error: OwnlmError) -> ApiError:
+def failure(error: OwnlmError) -> ApiError:
     """Why the engine ended a request."""
     if isinstance(error, BrokenStep):
         return ApiError(500, str(error))
+    if isinstance(error, Stopping):
+        return ApiError(503, "The server is stopping.")
     found = from_ownlm(error)
     if not hasattr(error, "where") or error.where is None:
         found.code = "model_failure"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from starlette.responses import FileResponse, PlainTextResponse, Response
@@ -43,7 +44,10 @@ def page_file(name: str) -> Response:
     Raises:
         ApiError: 404: there is none.
     """
-    path = (FOLDER / name).resolve()
-    if not path.is_relative_to(FOLDER.resolve()) or path.suffix not in TYPES or not path.is_file():
+    path = FOLDER / name
+    plain = (
+        re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", name, re.ASCII) is not None
+    )  # no way out of the folder
+    if not plain or path.suffix not in TYPES or not path.is_file():
         raise ApiError(404, "There is no such file.")
     return FileResponse(path, media_type=TYPES[path.suffix], headers=HEADERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +41,21 @@ class Prompt:
         return len(self.ids) - self.uncounted
 
 
-def text_prompts(model: Served, given: Any, add_special_tokens: bool) -> list[Prompt]:
+def text_prompts(model: Served, given: Any, add_special_tokens: bool, param: str = "prompt") -> list[Prompt]:
     """The prompts of a completion or an embedding, one at least.
+
+    Args:
+        param: the field that they are in.
 
     Special tokens that a text spells are special tokens: whoever writes a whole prompt writes those too.
     """
     many = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-    return [_prompt(model, one, add_special_tokens) for one in many]
+    return [_prompt(model, one, add_special_tokens, param) for one in many]
 
 
-def _prompt(model: Served, given: str | list[int], add_special_tokens: bool) -> Prompt:
+def _prompt(model: Served, given: str | list[int], add_special_tokens: bool, param: str) -> Prompt:
     if isinstance(given, list):
+        check_ids(model, given, param)
         return Prompt(given)
     from ownlm.corpus.vocabulary import without_surrogates
 
@@ -61,10 +65,20 @@ def _prompt(model: Served, given: str | list[int], add_special_tokens: bool) -> 
     if add_special_tokens:
         return Prompt([*tokenizer.prefix_ids, *ids] or [tokenizer.start_id], int(tokenizer.ours), text)
     if not ids:
-        raise ApiError(
-            400, "The prompt has no token; with add_special_tokens it would have one.", param="prompt"
-        )
+        raise ApiError(400, "The text has no token; with add_special_tokens it would have one.", param=param)
     return Prompt(ids, 0, text)
+
+
+def check_ids(model: Served, ids: Iterable[int], param: str) -> None:
+    """Token ids of a request.
+
+    Raises:
+        ApiError: 400: one that the model does not have.
+    """
+    loaded = model.loaded
+    size = model.tokenizer.vocab_size if model.driver is None else loaded.engine.backend.vocab_size
+    if max(ids, default=0) >= size:
+        raise ApiError(400, f"Token ids lie between 0 and {size - 1:,}.", param=param)
 
 
 def encode_spelled(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -89,7 +103,13 @@ def chat_prompt(model: Served, messages: Sequence[Message], add_generation_promp
         with model.rendering:
             written = model.template.text(turns, add_generation_prompt=add_generation_prompt)
     except BadRow as refusal:
-        raise ApiError(400, f"{refusal}.", param="messages", code="refused_by_template") from None
+        reason = f": {refusal.detail}" if refusal.detail else ""
+        raise ApiError(
+            400,
+            f"The chat template refuses these messages{reason}.",
+            param="messages",
+            code="refused_by_template",
+        ) from None
     text = without_surrogates(written)
     encoding = model.tokenizer.encode_whole(text, specials=True)
     ids = [index for index, added in zip(encoding.ids, encoding.special_tokens_mask) if not added]
@@ -179,6 +199,8 @@ def requests_of(
     n = fields["n"]
     if len(prompts) * n > MAX_PROMPTS:
         raise ApiError(400, f"{len(prompts)} prompts with n = {n}: at most {MAX_PROMPTS} answers.", param="n")
+    for name in ("stop_token_ids", "logit_bias"):
+        check_ids(model, map(int, fields[name]), name)
     form = form_of(model, fields)
     # The most probable token has no alternatives: the answers are equal, and the engine gives each of its own.
     each = n if fields["temperature"] == 0 else 1

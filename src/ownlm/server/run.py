@@ -94,8 +94,8 @@ class Server(uvicorn.Server):
                 task.cancel()
 
 
-def serve(app: ASGIApp, state: State, sock: socket.socket) -> bool:
-    """Serve until a signal ends it; False when requests were broken off."""
+def made(app: ASGIApp, state: State) -> Server:
+    """A server that is not started yet."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -108,7 +108,12 @@ def serve(app: ASGIApp, state: State, sock: socket.socket) -> bool:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         backlog=BACKLOG,
     )
-    server = Server(config, state)
+    return Server(config, state)
+
+
+def serve(app: ASGIApp, state: State, sock: socket.socket) -> bool:
+    """Serve until a signal ends it; False when requests were broken off."""
+    server = made(app, state)
     try:
         server.run(sockets=[sock])
     finally:

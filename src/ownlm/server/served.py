@@ -89,14 +89,14 @@ class Served:
         with self.rendering:
             return answer_ends(self.template, self.tokenizer)
 
-    def for_thread(self, left: threading.Event) -> LoadedModel:
-        """The model for a thread of its own, with an engine that is computed together with all requests."""
+    def for_thread(self) -> LoadedModel:
+        """The model for a thread of its own; its engine, a `SharedEngine`, computes for all requests together."""
         if self.driver is None:
             return self.loaded
         from ownlm.server.shared_engine import SharedEngine
 
         mine = copy.copy(self.loaded)
-        mine.engine = SharedEngine(self.driver, left, self.adapter)
+        mine.engine = SharedEngine(self.driver, self.adapter)
         return mine
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import queue
-import threading
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
@@ -17,23 +16,21 @@ if TYPE_CHECKING:
     from ownlm.engine.requests import Event, Request
     from ownlm.engine.scheduler import Usage
 
-LOOK_SECONDS = 0.2  # how often a waiting thread looks whether its client is still there
-
 
 class SharedEngine(Engine):
     """For one thread: what it submits is computed together with everything else that the server does.
 
     Args:
         driver: steps the engine.
-        left: set when the client has gone; then the next wait raises `ClientGone`.
         adapter: of requests that name none.
 
     Attributes:
         prompt_tokens, new_tokens: counts of what was asked for and generated.
     """
 
-    def __init__(self, driver: Driver, left: threading.Event, adapter: int = 0) -> None:
-        self._driver, self._left, self.adapter = driver, left, adapter
+    def __init__(self, driver: Driver, adapter: int = 0) -> None:
+        self._driver, self.adapter = driver, adapter
+        self._left = False
         engine = driver.engine
         self.backend, self.max_context, self.plan = engine.backend, engine.max_context, engine.plan
         self._news: queue.SimpleQueue[list[News]] = queue.SimpleQueue()
@@ -46,6 +43,11 @@ class SharedEngine(Engine):
     def tell(self, news: list[News]) -> None:
         """Take news from the driver's thread."""
         self._news.put(news)
+
+    def leave(self) -> None:
+        """Nobody wants what this thread computes: its next wait raises `ClientGone`."""
+        self._left = True
+        self._news.put([])
 
     def submit(self, request: Request) -> int:
         """As `Engine.submit`; the number is the driver's ticket."""
@@ -78,11 +80,8 @@ class SharedEngine(Engine):
 
     def _read(self) -> None:
         """Wait for news and sort them."""
-        try:
-            news = self._news.get(timeout=LOOK_SECONDS)
-        except queue.Empty:
-            news = []
-        if self._left.is_set():
+        news = self._news.get()
+        if self._left:
             raise ClientGone
         for ticket, what in news:
             left = self._open.get(ticket)

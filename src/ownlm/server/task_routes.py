@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -63,20 +62,15 @@ def task(name: str) -> Handler:
                 code="task_not_supported",
             )
         await call.enter()
-        left = threading.Event()
-        call.at_the_end.append(left.set)
-        model = served.for_thread(left)
+        model = served.for_thread()
+        engine: Any = model.engine if served.driver is not None else None
+        if engine is not None:
+            call.at_the_end.append(engine.leave)
         results = await _in_thread(call, lambda: work(model, fields))
-        engine = model.engine if served.driver is not None else None
-        tokens = (
-            {}
-            if engine is None
-            else {"prompt_tokens": engine.prompt_tokens, "completion_tokens": engine.new_tokens}
-        )
-        call.record.prompt_tokens, call.record.new_tokens = (
-            tokens.get("prompt_tokens", 0),
-            tokens.get("completion_tokens", 0),
-        )
+        tokens = {}
+        if engine is not None:
+            call.record.prompt_tokens, call.record.new_tokens = engine.prompt_tokens, engine.new_tokens
+            tokens = {"prompt_tokens": engine.prompt_tokens, "completion_tokens": engine.new_tokens}
         call.record.content = {"fields": fields, "results": results}
         call.record.finish = ["stop"]
         known = served.loaded.run.get("scores") or {}

@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from ownlm.server.call import Call, State, json_response
 from ownlm.server.errors import ApiError
-from ownlm.server.prompts import chat_prompt, text_prompts
-from ownlm.server.served import Served
+from ownlm.server.prompts import chat_prompt, check_ids, text_prompts
 
 
 async def tokenize(call: Call) -> Response:
@@ -50,15 +49,9 @@ async def detokenize(call: Call) -> Response:
     model = call.state.models.find(fields["model"])
     call.record.model = model.name
     ids = fields["tokens"]
-    _check_ids(model, ids)
+    check_ids(model, ids, "tokens")
     call.record.prompt_tokens = len(ids)
     return json_response({"prompt": await call.in_thread(lambda: model.tokens.text(ids))})
-
-
-def _check_ids(model: Served, ids: list[int]) -> None:
-    size = model.tokenizer.vocab_size
-    if ids and max(ids) >= size:
-        raise ApiError(400, f"Token ids lie between 0 and {size - 1:,}.", param="tokens")
 
 
 def tokenizer_info(state: State, request: Request) -> Response:

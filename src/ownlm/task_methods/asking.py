@@ -132,14 +132,31 @@ class Asker:
     def whole(self, asked: Asked, answer: str) -> list[int]:
         """Token ids of a prompt and an answer, tokenized as one text."""
         text, tokenizer = asked.text + answer, self.loaded.tokenizer
+        if self.loaded.answers_alone:  # an encoder reads the prompt as a whole text
+            return list(tokenizer.encode_whole(text).ids)
         if not asked.specials:
             return tokenizer.encode_prompt(text)
         ids: list[int] = tokenizer.encode(text, specials=True).tolist()
         return ids
 
+    def split(self, asked: Asked, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """A prompt and answers to it as token ids: what all of them begin with is the prompt.
+
+        Raises:
+            Refused: that is nothing.
+        """
+        if self.loaded.answers_alone:
+            return self.ids(asked), [self.loaded.tokenizer.encode(answer).tolist() for answer in answers]
+        alone = self.ids(asked)
+        wholes = [self.whole(asked, asked.lead + answer) for answer in answers]
+        shared = min(_common(alone, whole) for whole in wholes)
+        if shared == 0:
+            raise Refused("the tokenizer joins prompt and answer.", where=self.loaded.path)
+        return alone[:shared], [whole[shared:] for whole in wholes]
+
     def prompt(self, asked: Asked) -> Prompt:
         """A prompt as `continue_texts` takes it."""
-        ours = int(self.loaded.tokenizer.ours and not asked.specials)
+        ours = int(self.loaded.tokenizer.ours and not asked.specials and not self.loaded.answers_alone)
         return Prompt(asked.text, self.ids(asked), ours)
 
 
@@ -153,3 +170,8 @@ def turns_before_answer(chat: Chat) -> Messages:
     if last < 0:
         raise Refused("no turn of the assistant.", where=chat.where, why="There is nothing to compare with.")
     return chat.messages[:last]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))

@@ -98,7 +98,9 @@ class _Weighing:
     def __init__(self, loaded: LoadedModel, asker: Asker, labels: Sequence[str]) -> None:
         self._loaded, self._asker, self._labels = loaded, asker, labels
         asked = asker.labels("", labels)
-        around = max(len(asker.whole(asked, asked.lead + label)) for label in labels)
+        prompt, own = asker.split(asked, labels)
+        # An answer of a decoder has a window of its own.
+        around = len(prompt) + (0 if loaded.answers_alone else max(map(len, own)) + 1)
         self.room = loaded.context - around - SEAM
         if self.room < 1:
             raise Refused(
@@ -111,9 +113,10 @@ class _Weighing:
         """[texts, labels], each row normalised."""
         prompts, answers = [], []
         for text in texts:
-            prompt, own = self._tokens(self._asker.labels(text, self._labels))
+            asked = self._asker.labels(text, self._labels)
+            prompt, own = self._asker.split(asked, self._labels)
             prompts.append(prompt)
-            answers.append(own)
+            answers.append([[*one, *self._ends(asked)] for one in own])
         found = np.array(answer_logprobs(self._loaded, prompts, answers))
         return np.log(np.maximum(_softmax(found), np.finfo(np.float64).tiny))
 
@@ -122,23 +125,9 @@ class _Weighing:
         probabilities: Floats = np.exp(self.log_probabilities(CONTENT_FREE)).mean(axis=0)
         return probabilities
 
-    def _tokens(self, asked: Asked) -> tuple[list[int], list[list[int]]]:
-        """The prompt and each label as tokens of one text: what all of them begin with is the prompt."""
-        alone = self._asker.ids(asked)
-        wholes = [self._asker.whole(asked, asked.lead + label) for label in self._labels]
-        shared = min(_common(alone, whole) for whole in wholes)
-        if shared == 0:  # a prompt needs one token at least
-            raise Refused("the tokenizer joins prompt and label.", where=self._loaded.path)
-        ends = self._ends(asked)
-        return alone[:shared], [[*whole[shared:], *ends] for whole in wholes]
-
     def _ends(self, asked: Asked) -> list[int]:
         """In a conversation the label is the whole turn, so that "good" does not stand for "good morning" too."""
         return list(self._asker.turn_ends[:1]) if asked.specials else []
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _means(scores: Floats, whose: Sequence[int], texts: int) -> Floats:

@@ -77,7 +77,8 @@ class TaskMethods:
 
         Args:
             to, from_: ISO 639 codes or English names of languages.
-            options: `max_new_tokens`, `truncate`; `temperature` and `seed` with a causal model.
+            options: `max_new_tokens`, `truncate`, `tally` (counts what was cut in place of saying it); `temperature`
+                and `seed` with a causal model.
 
         Raises:
             UsageError: an unknown language. Refused: an empty text, or one that does not fit the window.
@@ -92,7 +93,8 @@ class TaskMethods:
         """A summary of each text, [{"summary_text"}].
 
         Args:
-            options: `max_new_tokens`, `truncate`; `temperature` and `seed` with a causal model.
+            options: `max_new_tokens`, `truncate`, `tally` (counts what was cut in place of saying it); `temperature`
+                and `seed` with a causal model.
 
         Raises:
             Refused: an empty text, or one that does not fit the window.

@@ -88,6 +88,8 @@ def _windows(
         if not text.strip():
             raise Refused(f"an empty {name}.", where=f"pair {number}")
     around = len(asker.ids(asker.question(question, "")))
+    if loaded.answers_alone:  # an answer of a decoder has a window of its own
+        answer_tokens = 0
     room = loaded.context - around - answer_tokens - SEAM
     if room < 1:
         raise Refused(
@@ -131,10 +133,9 @@ def _not_there(loaded: LoadedModel, asker: Asker, parts: Sequence[_Window]) -> d
     prompts, answers = [], []
     end = end_ids(asker)[:1] if asker.template is not None else []
     for part in parts:
-        whole = asker.whole(part.asked, part.asked.lead + NO_ANSWER)
-        shared = next((n for n, (a, b) in enumerate(zip(part.ids, whole)) if a != b), len(part.ids))
-        prompts.append(whole[:shared])
-        answers.append([[*whole[shared:], *end]])
+        prompt, (answer,) = asker.split(part.asked, [NO_ANSWER])
+        prompts.append(prompt)
+        answers.append([[*answer, *end]])
     found: dict[int, float] = {}
     for part, (logprob,) in zip(parts, answer_logprobs(loaded, prompts, answers), strict=True):
         found[part.number] = min(found.get(part.number, 1.0), math.exp(logprob))

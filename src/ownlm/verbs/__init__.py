@@ -37,7 +37,11 @@ VERBS = {
     "finetune": Entry("make", "A model and rows of a task -> a run folder that was taught the task."),
     "generate": Entry("use", "Continue a text."),
     "chat": Entry("use", "Talk to a model that was taught to chat."),
+    "answer": Entry("use", "What documents say to a question, with the places where they say it."),
     "serve": Entry("use", "Answer over HTTP as OpenAI's clients expect it."),
+    "translate": Entry("use", "Texts in another language."),
+    "classify": Entry("use", "A label for every text: of a trained head, or of labels that you name."),
+    "summarize": Entry("use", "What documents say, in short."),
     "evaluate": Entry("check", "Loss, perplexity and bits per byte on text, beside gzip and xz."),
     "score": Entry(
         "check", "The probability of every token; the strangest places of files; rank candidates."

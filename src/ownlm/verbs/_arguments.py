@@ -106,9 +106,9 @@ def texts_and_paths(words: Sequence[str]) -> tuple[list[str], list[str]]:
             texts.append(read_stdin())
         elif word.startswith("@") and len(word) > 1:
             paths.append(word[1:])
-        elif _exists(word):
+        elif exists(word):
             paths.append(word)
-        elif _PATH_LIKE.fullmatch(word):
+        elif looks_like_path(word):
             do = f"printf '%s' {word} | the same command with - in its place, if it is meant as text"
             raise UsageError("no such file or folder.", where=word, do=do)
         else:
@@ -133,7 +133,13 @@ def given_texts(words: Sequence[str]) -> tuple[str, Iterator[str]]:
 _PATH_LIKE = re.compile(r"[!-~]*[/\\][!-~]*|[!-~]+\.\w{1,5}", re.ASCII)
 
 
-def _exists(word: str) -> bool:
+def looks_like_path(word: str) -> bool:
+    """Whether a word that names nothing was probably meant as a path: a misspelt name must not be taken for text."""
+    return _PATH_LIKE.fullmatch(word) is not None
+
+
+def exists(word: str) -> bool:
+    """Whether a word names a file or folder."""
     try:
         return bool(word) and Path(word).exists()
     except (OSError, ValueError):  # a text too long for a name, or with a NUL

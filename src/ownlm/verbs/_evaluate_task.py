@@ -57,12 +57,12 @@ def evaluate_task(
     if max_new_tokens is not None and (max_new_tokens < 1 or data.task not in WRITTEN):
         what = "must be at least 1." if max_new_tokens < 1 else f"has no effect: {data.task} writes no text."
         raise UsageError(what, where="--max-new-tokens", do="leave it out")
-    items = _with_names_of_labels(rows_to_measure(data, typed), loaded)
+    items, name = rows_to_measure(data, typed)
+    items = _in_labels_of(loaded, items)
     predicted = predictions(loaded, data.task, items, max_new_tokens=max_new_tokens, truncate=truncate)
     result = measure(data.task, items, predicted, seed)
     if output is not None:
         write_rows(output, result)
-    name = shlex.join(typed)
     report = _store(Path(loaded.path), loaded.run, result, name)
     found = {
         "model": str(loaded.path),
@@ -123,8 +123,8 @@ def rows_given(
     return data
 
 
-def rows_to_measure(data: DataSet, typed: Sequence[str]) -> list[Item]:
-    """The rows; of data that has parts for training and for testing, those for testing."""
+def rows_to_measure(data: DataSet, typed: Sequence[str]) -> tuple[list[Item], str]:
+    """(the rows, what they are called); of data that has parts for training and for testing, those for testing."""
     left_out = sum(data.problems.left_out.values())
     if left_out:
         out.warn(f"{left_out:,} rows are left out:")
@@ -135,11 +135,11 @@ def rows_to_measure(data: DataSet, typed: Sequence[str]) -> list[Item]:
     held_out = [part for part in data.parts if part.held_out and part.items]
     others = [part for part in data.parts if not part.held_out]
     if held_out and others:
-        names = ", ".join(part.name for part in held_out)
+        names = shlex.join(part.name for part in held_out)
         rows = sum(len(part.items) for part in others)
         out.say(f"Measured on {names}; {rows:,} rows in files for training are not.")
-        return [item for part in held_out for item in part.items]
-    return list(data.items())
+        return [item for part in held_out for item in part.items], names
+    return list(data.items()), shlex.join(typed)
 
 
 def _rows_of_a_task(model: Any, texts: Sequence[str]) -> DataSet | None:
@@ -192,18 +192,32 @@ def write_rows(output: Path, result: TaskResult) -> None:
     unfinished.replace(output)
 
 
-def _with_names_of_labels(items: list[Item], loaded: Any) -> list[Item]:
-    """Rows whose labels are the model's numbers (0, 1, …) with its names for them, which is said."""
-    from ownlm.tasks.items import Labelled
+def _in_labels_of(loaded: Any, items: list[Item]) -> list[Item]:
+    """Rows whose labels are the numbers of the model's labels (0, 1, …) get its names, which is said.
 
-    names = {str(number): str(name) for number, name in dict(getattr(loaded, "id2label", {})).items()}
-    labels = {item.label for item in items if isinstance(item, Labelled)}
-    if not labels or not labels <= set(names) or labels & set(names.values()):
+    Raises:
+        Refused: the model has labels, and no row has one of them.
+    """
+    from ownlm.evaluation.tasks.labels import refuse_unknown_labels
+    from ownlm.tasks.items import Labelled, Tagged
+
+    known = [str(name) for name in getattr(loaded, "labels", ())]
+    labelled = [item for item in items if isinstance(item, Labelled)]
+    if not known:
         return items
-    out.say(
-        "Labels by their numbers: " + ", ".join(f"{n} = {names[n]}" for n in sorted(labels, key=int)[:10])
-    )
-    return [replace(item, label=names[item.label]) if isinstance(item, Labelled) else item for item in items]
+    if not labelled:
+        tags = {tag for item in items if isinstance(item, Tagged) for tag in item.tags} - set(known)
+        if tags:
+            out.warn(f"the model does not know these tags of the rows: {', '.join(sorted(tags)[:10])}.")
+        return items
+    names = {str(number): name for number, name in enumerate(known)}
+    there = {item.label for item in labelled}
+    if not there <= set(names) or there & set(known):
+        refuse_unknown_labels(labelled, known)
+        return items
+    shown = sorted(there, key=int)[:10]
+    out.say("Labels by the model's numbers: " + ", ".join(f"{n} = {names[n]}" for n in shown))
+    return [replace(item, label=names[item.label]) for item in labelled]
 
 
 def _store(folder: Path, run: dict[str, Any], result: TaskResult, data: str) -> Path | None:
@@ -248,7 +262,7 @@ def _next(
     report: Path | None,
 ) -> None:
     if report is not None:
-        out.say(f"Rows that went wrong: {report}")
+        out.say(f"The rows, wrong ones first: {report}")
     words = ["ownlm", "evaluate", os.fspath(loaded.path), *typed, "--task", task]
     words += [word for each in maps for word in ("--map", each)]
     commands = [] if output is not None else [shlex.join([*words, "--output", "rows.jsonl"])]

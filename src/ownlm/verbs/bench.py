@@ -73,11 +73,14 @@ def bench(
     if not prompt_tokens and not new_tokens:
         raise UsageError("0, and --new-tokens too: nothing is left to measure.", where=TOKENS)
     loaded = load(model, device=device, dtype=dtype)  # loads torch only when there is such a model
+    from ownlm.headed import HeadedModel, refusal
     from ownlm.masked import MaskedModel
     from ownlm.verbs._speed import Case
 
     if isinstance(loaded, MaskedModel):
         raise Refused("a masked model fills gaps; it neither reads ahead nor writes.", where=loaded.path)
+    if isinstance(loaded, HeadedModel):
+        raise refusal(loaded.path, loaded.kind, "neither reads ahead nor writes")
     kinds: list[tuple[Literal["pp", "tg"], int]] = [("pp", prompt_tokens), ("tg", new_tokens)]
     cases = [Case(kind, n, b, d) for kind, n in kinds if n for b in batches for d in depths]
     _check_window(loaded, cases)

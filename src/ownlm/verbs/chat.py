@@ -120,10 +120,18 @@ def _refuse_what_does_not_chat(path: Path, chat_template: str | None) -> None:
     """Refuse a model that cannot chat before its weights are read."""
     from ownlm.conversation import has_template, not_taught
     from ownlm.loaded import read_run
+    from ownlm.locate import holds_adapter
     from ownlm.model.checkpoint import read_config
     from ownlm.model.encoder_families import fills_masks
+    from ownlm.model.head_families import head_kind
 
-    if (path / "config.json").is_file() and fills_masks(read_config(path)):
+    content = read_config(path) if (path / "config.json").is_file() else {}
+    kind = head_kind(content)
+    if kind is not None:
+        from ownlm.headed import refusal
+
+        raise refusal(path, kind, "does not chat")
+    if fills_masks(content):
         import shlex
 
         from ownlm.corpus.tokenizer import Tokenizer
@@ -133,7 +141,8 @@ def _refuse_what_does_not_chat(path: Path, chat_template: str | None) -> None:
         command = f"ownlm generate {shlex.quote(str(path))} {shlex.quote(gap)}"
         raise not_taught(path, ["fills masks"], command)
     taught = [str(what) for what in read_run(path).get("taught", ["continues text"])]
-    if chat_template is None and "chat" not in taught and not has_template(path):
+    # An adapter may have its template from its base.
+    if chat_template is None and "chat" not in taught and not (has_template(path) or holds_adapter(path)):
         raise not_taught(path, taught)
 
 
@@ -180,12 +189,13 @@ def _answer(talk: Talk, text: str, *, json: bool) -> None:
     """One answer; on a terminal control characters that a model writes are spelled out."""
     shown = out.from_cli() and not json
     spelled = sys.stdout.isatty()
-    if shown and talk.turns:
-        out.result("")  # an answer may have several lines: a blank one stands between two
+    apart = bool(talk.turns)  # an answer may have several lines: a blank one stands between two
 
     def show(piece: str) -> None:
+        nonlocal apart
         if shown:
-            out.result(out.printable(piece) if spelled else piece, end="")
+            out.result(("\n" if apart else "") + (out.printable(piece) if spelled else piece), end="")
+        apart = False
 
     turn = talk.ask(text, show)
     if shown:

@@ -86,7 +86,7 @@ def evaluate(
         rows = _evaluate_task.rows_given(model, texts, task, map, output, asked=asked)
         if rows is not None:
             _refuse_options(("stride", "batch_size"), "is for measuring text, not for the rows of a task.")
-            loaded = load(model, device=device, dtype=dtype if "dtype" in given_settings() else "auto")
+            loaded = load(model, device=device, dtype=dtype)
             return _evaluate_task.evaluate_task(
                 loaded, rows, texts, maps=map, output=output, seed=seed, json=json,
                 max_new_tokens=max_new_tokens, truncate=truncate,

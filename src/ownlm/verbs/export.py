@@ -21,7 +21,8 @@ def export(
     source: str,
     target: Path,
     *,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "int4"] | None = None,
+    text: str | None = None,
     max_shard_size: str = "5GB",
     tokenizer: Path | None = None,
     merge_adapter: bool = False,
@@ -34,13 +35,16 @@ def export(
 
     SRC is a run folder, `last`, a local model folder, a name on the hub, or a .bin file of llama2.c. DST is a
     new folder that transformers, vLLM and llama.cpp's converter open; weights are safetensors, README.md says
-    where they come from. An adapter becomes a model of its own with --merge-adapter. Weights are read and written one file at a time, so memory stays below the size of a
-    shard.
+    where they come from. An adapter becomes a model of its own with --merge-adapter. Weights are read and
+    written one file at a time, so memory stays below the size of a shard.
 
     Args:
         source: the model.
         target: the folder to write.
-        dtype: of the weights: float32, bfloat16 or float16; as they are stored when not given.
+        dtype: of the weights: float32, bfloat16, float16; int8 or int4, which only ownlm opens; as they are stored
+            when not given.
+        text: with int8 or int4: a file or folder on which perplexity is measured before and after; the run's held-out
+            text when not given.
         max_shard_size: of one file, such as 5GB or 500MB; larger models become several files with an index.
         tokenizer: for a .bin file: its tokenizer, a tok*.bin or tokenizer.model.
         merge_adapter: write the base of an adapter with the adapter's changes in its weights.
@@ -49,7 +53,8 @@ def export(
         overwrite: replace what an earlier export left in DST.
         json: print what was done as JSON.
     """
-    from ownlm.export.card import write_card
+    from ownlm.export.card import quality_lines, write_card
+    from ownlm.verbs import _quantised
 
     shard_bytes = parse_size(max_shard_size)
     repository = hub_name(to)
@@ -57,6 +62,7 @@ def export(
     is_bin = path.is_file() and path.suffix == ".bin"
     if tokenizer is not None and not is_bin:
         raise UsageError("only for a .bin file; other models bring their tokenizer.", where="--tokenizer")
+    _quantised.refuse_options(dtype, text, is_bin=is_bin, merges=merge_adapter)
     if is_bin:
         folder = path
     else:
@@ -70,6 +76,9 @@ def export(
             done = _from_llama2c(path, target, dtype, shard_bytes, tokenizer)
         elif merge_adapter:
             done = _merged(folder, target, dtype, shard_bytes)
+        elif dtype in ("int8", "int4"):
+            done = _quantised.quantise(folder, target, dtype, shard_bytes, text)
+            done |= {"revision": _revision(folder)}
         else:
             from ownlm.export.rewrite import rewrite
 
@@ -88,6 +97,8 @@ def export(
         out.say(f"{done['tensors']:,} tensors, {out.human_bytes(done['bytes'])}, written to {target}")
         if done.get("largest_change"):
             out.say(f"largest change of a weight by rounding to {dtype}: {done['largest_change']:.3g}")
+        for line in quality_lines(done):
+            out.say(line)
         if json:
             out.result_json(done)
         place = shlex.quote(str(target))

@@ -159,7 +159,7 @@ def test_rows_are_measured_by_the_script_that_fits_their_text():
     items = [question("A fox ran home.", "A fox"), question("狐狸跑回家了。", "狐狸跑回")]
     found = measure("qa", items, [{"answer": "fox a"}, {"answer": "回跑狸狐"}])
     assert [row.values["f1"] for row in found.rows] == [1.0, pytest.approx(0.25)]
-    assert "1 rows" in found.how["words"] and "1 rows" in found.how["characters"]
+    assert "1 of 2 rows" in found.how["words"] and "1 of 2 rows" in found.how["characters"]
 
 
 def test_rows_without_an_answer_count_apart():

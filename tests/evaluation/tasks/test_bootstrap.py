@@ -55,8 +55,8 @@ def test_where_nothing_varies_the_interval_is_wilsons_of_as_many_rows():
     assert all_right["low"] == pytest.approx(0.8389, abs=1e-4)  # Wilson for 20 of 20
     none = metrics([mean("chrf", [0.0] * 20, most=100)], 20, 0)["chrf"]
     assert none["high"] == pytest.approx(16.11, abs=1e-2)
-    one = metrics([mean("accuracy", [1.0])], 1, 0)["accuracy"]
-    assert one["low"] < 0.3
+    one = metrics([mean("f1", [0.5])], 1, 0)["f1"]
+    assert one["low"] < 0.2 and one["high"] > 0.8
     alike = metrics([mean("f1", [0.1 + 0.2, 0.3, 0.3])], 3, 0)[
         "f1"
     ]  # no share of right rows: it does vary by nothing
@@ -102,6 +102,12 @@ def test_p_is_about_uniform_where_there_is_no_difference():
         ps.append(differences([a], [b], 40, number)["f1"]["p"])
     assert 0.35 < np.mean(ps) < 0.65
     assert np.mean(np.array(ps) < 0.05) < 0.13
+
+
+def test_few_rows_do_not_make_a_small_p():
+    for rows, p in ((1, 1.0), (3, 0.25), (5, 0.0625)):
+        better, worse = mean("f1", [0.9] * rows), mean("f1", [0.1] * rows)
+        assert differences([better], [worse], rows, 0)["f1"]["p"] == p
 
 
 def test_figures_that_only_one_has_are_left_out():

@@ -56,6 +56,13 @@ def test_macro_f1_is_scikit_learns():
         assert found.metrics["macro_f1"]["value"] == pytest.approx(macro_f1(expected, got))
 
 
+def test_labels_that_a_resample_did_not_draw_do_not_count_in_it():
+    labels = [str(number) for number in range(10)]
+    found = measure("classification", rows(*labels), says(*labels)).metrics["macro_f1"]
+    assert (found["value"], found["high"]) == (1, 1)
+    assert found["low"] == pytest.approx(0.7225, abs=1e-4)  # Wilson for 10 of 10: every resample is all right
+
+
 def test_calibration_error_by_hand():
     """Two rows at 0.9 of which one is right, two at 0.5 of which both are: (|1 - 1.8| + |2 - 1|) / 4."""
     predicted = [

@@ -79,7 +79,7 @@ def test_bleu_and_its_signature_are_sacrebleus(tokenizer):
     assert signature == str(theirs.get_signature())
 
 
-@pytest.mark.parametrize("changed", ["short", "empty", "no_four", "nothing_right"])
+@pytest.mark.parametrize("changed", ["short", "empty", "no_four", "single_words", "nothing_right"])
 def test_bleu_at_its_edges(changed):
     from sacrebleu.metrics import BLEU
 
@@ -88,6 +88,7 @@ def test_bleu_at_its_edges(changed):
         "short": ["the cat", "a dog"],
         "empty": ["", ""],
         "no_four": ["the cat sat", "a dog on"],
+        "single_words": ["mat xx on yy cat zz", "dog ww far vv from uu"],
         "nothing_right": ["xx yy zz ww vv", "qq ww ee rr tt"],
     }[changed]
     figure, _ = bleu(got, [[r] for r in right], "13a")

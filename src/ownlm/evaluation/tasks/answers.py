@@ -39,10 +39,10 @@ def measure_answers(items: Sequence[Question], predictions: Sequence[Mapping[str
     exact, f1 = np.array(values, np.float64).reshape(-1, 2).T
     how = {}
     if by_characters < len(items):
-        how["words"] = f"{SQUAD}, {len(items) - by_characters:,} rows"
+        how["words"] = f"{SQUAD}; {len(items) - by_characters:,} of {len(items):,} rows"
     if by_characters:
         how["characters"] = (
-            f"longest common run of characters, as the script of CMRC 2018, {by_characters:,} rows"
+            f"longest common run of characters, as the script of CMRC 2018; {by_characters:,} of {len(items):,} rows"
         )
     return Measured(_figures(exact, f1, [bool(item.answers) for item in items]), rows, how=how)
 

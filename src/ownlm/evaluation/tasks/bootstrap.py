@@ -139,7 +139,8 @@ def differences(
 
     Returns:
         Name → value, low, high, n, and p: how often a difference at least as large arises when there is none. The
-        resamples are shifted to a mean of 0 for that (two-sided; Riezler & Maxwell 2005, §4; as sacrebleu).
+        resamples are shifted to a mean of 0 for that (two-sided; Riezler & Maxwell 2005, §4; as sacrebleu). Where
+        that says less than the signs of so few rows can say, 2^(1 - rows), it is that.
     """
     others = {figure.name: figure for figure in b}
     ours = [figure for figure in a if figure.name in others]
@@ -155,7 +156,7 @@ def differences(
             continue
         low, high = np.percentile(samples, (2.5, 97.5))
         as_far = np.abs(samples - samples.mean()) >= abs(value) - TINY
-        p = (int(as_far.sum()) + 1) / (len(samples) + 1)
+        p = max((int(as_far.sum()) + 1) / (len(samples) + 1), 2.0 ** (1 - min(figure.rows, SAMPLES)))
         found[figure.name] = metric(value, min(low, value), max(high, value), figure.rows) | {"p": p}
     return found
 

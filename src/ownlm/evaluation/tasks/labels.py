@@ -31,7 +31,7 @@ def measure_labels(items: Sequence[Labelled], predictions: Sequence[Mapping[str,
     got = [str(each["label"]).strip() for each in predictions]
     unknown = Counter(item.label for item, label in zip(items, expected) if known and label not in set(known))
     if sum(unknown.values()) == len(items):
-        raise _no_label_known(items, known)
+        refuse_unknown_labels(items, known)
     counted = set(expected) | (set(got) & set(known))  # F1 is about these; other words are no labels
     names = sorted(counted) + sorted(set(got) - counted)
     index = {name: number for number, name in enumerate(names)}
@@ -138,11 +138,18 @@ def _listed(counted: Mapping[str, int]) -> str:
     return ", ".join(name[:40] or '""' for name in most[:NAMED]) + more
 
 
-def _no_label_known(items: Sequence[Labelled], known: Sequence[str]) -> Refused:
+def refuse_unknown_labels(items: Sequence[Labelled], known: Sequence[str]) -> None:
+    """Refuse rows of which none has a label that the model knows, upper and lower case being the same.
+
+    Raises:
+        Refused: with the labels of both.
+    """
     there = Counter(item.label for item in items)
-    return Refused(
+    if {label.casefold() for label in there} & {label.casefold() for label in known}:
+        return
+    raise Refused(
         f"the model knows none of the labels of these rows: {_listed(there)}.",
         where=items[0].where,
         why=f"Its labels are {_listed(dict.fromkeys(known, 1))}.",
-        do="write the model's names into the column of the labels, or fine-tune: ownlm finetune MODEL DATA -o RUN",
+        do="write the model's names into the column of the labels, or: ownlm finetune MODEL DATA -o RUN",
     )

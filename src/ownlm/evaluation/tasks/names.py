@@ -35,7 +35,7 @@ FIGURES = {
     "entity_precision": Name("entity precision", "share", "higher", "of the entities found, those that are right"),
     "entity_recall": Name("entity recall", "share", "higher", "of the entities there are, those found"),
     "exact_match": Name("exact match", "share", "higher", "the whole answer"),
-    "f1": Name("F1", "share", "higher", f"words shared with the best answer, {SQUAD}"),
+    "f1": Name("F1", "share", "higher", "words, or characters, shared with the best answer"),
     "answerable_exact_match": Name("exact match, answerable", "share", "higher", "rows with an answer"),
     "answerable_f1": Name("F1, answerable", "share", "higher", "rows with an answer"),
     "unanswerable_accuracy": Name("unanswerable, seen", "share", "higher", "rows without an answer"),
