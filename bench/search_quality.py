@@ -145,11 +145,13 @@ def recall(data: Data, index: Index) -> None:
     sides = {"bm25s, its defaults": plain(data.contexts, own_tokenizer)}
     if any(re.search(f"[{UNSPACED}]", question.text) for question in data.test[:10]):
         sides["bm25s, character pairs"] = plain(data.contexts, lambda texts: [pairs(text) for text in texts])
+    others = {}
     for name, ranked in sides.items():
         found = [ranked(question.text) for question in data.test]
         for count in (1, FIRST):
             hits = [float(q.context in f[:count]) for q, f in zip(data.test, found)]
             print(f"  {name}: recall@{count} {interval(hits, groups)}")
+            others[name] = hits
     texts, first, shown, answered, asked = [], [], [], [], []
     for question, group in zip(data.test, groups):
         scores = passage_scores(index, question_terms(question.text))
@@ -167,6 +169,9 @@ def recall(data: Data, index: Index) -> None:
     print(f"  ownlm, texts: recall@1 {interval(first, groups)}")
     print(f"  ownlm, texts: recall@{FIRST} {interval(texts, groups)}")
     print(f"  ownlm, passages: recall@{FIRST} {interval(shown, groups)}")
+    for name, hits in others.items():
+        more = [ours - theirs for ours, theirs in zip(texts, hits)]
+        print(f"  recall@{FIRST} of texts above {name}: {interval(more, groups)}")
     print(f"  ownlm, answer word for word in {FIRST} passages {interval(answered, asked)} of {len(asked):,}")
 
 

@@ -186,7 +186,7 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "map": TUNED_BY + "test_task_map_and_columns",
         "lora": TUNED + "test_an_adapter_leaves_its_base_alone",
         **{name: f"{TUNED_BY}test_it_changes_the_adapter[{name}]" for name in (
-            "lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules")},
+            "lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules", "base_dtype")},
         **{name: f"{TUNED_BY}test_it_changes_the_model[{name}]" for name in (
             "chat_template", "max_length", "overlong", "train_on", "validation", "max_steps", "num_train_epochs",
             "learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "seed",
@@ -230,7 +230,7 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "dtype": "tests/verbs/test_generate.py::test_dtype_is_the_arithmetic",
         "json": Differs(["--json"], out),
     }),
-    "answer": (["How does the fox run?", "--context", "{file}", "--top-k", "2"], {
+    "answer": (["Where is the fox of the river?", "--context", "{file}", "--top-k", "2"], {
         "model": "tests/verbs/test_answer_model.py::test_a_head_reads_the_passages",
         "question": "tests/verbs/test_answer_model.py::test_a_head_reads_the_passages",
         "context": Differs(["--context", "{corpus}"], out),

@@ -102,7 +102,7 @@ def test_an_answer_ends_where_the_turn_ends(model):
     assert shorter >= 2
 
 
-def test_a_form_may_end_with_the_turn(model):
+def test_a_form_may_end_with_the_turn(model, monkeypatch):
     end = model.tokenizer.special_ids["<|im_end|>"]
     (letter,) = model.tokenizer.encode("a")
     for ends in ((0,), (0, end)):
@@ -110,8 +110,11 @@ def test_a_form_may_end_with_the_turn(model):
         assert not form.mask()[end]
         form.accept(int(letter))
         assert form.mask()[end] == (end in ends)
+    asked, plain = [], model.vocabulary_for
+    monkeypatch.setattr(model, "vocabulary_for", lambda ends: asked.append(ends) or plain(ends))
     answer = model.chat("Who?", regex="(yes|no)!", max_new_tokens=20, seed=1)
     assert answer.text in ("yes!", "no!") and answer.finish_reason == "stop"
+    assert asked == [(*model.stop_ids, end)]
     assert model.chat("Who?", choices=["春", "秋"], seed=1).text in ("春", "秋")
     with pytest.raises(UsageError, match="set together with"):
         model.chat("Who?", choices=["a"], schema={})
@@ -187,7 +190,9 @@ def test_the_oldest_turns_are_left_out_and_never_the_system_text(model, capsys):
     assert len(prompt.ids) <= room
     more = [SYSTEM, *talk[1 + left_out - 2 :]]
     assert len(chat_prompt(conversation.template, model.tokenizer, more).ids) > room
-    assert conversation.fitted(talk, new_tokens=1).left_out < left_out  # a short answer needs less room
+    fewer = [conversation.fitted(talk, new_tokens=number).left_out for number in range(1, 33)]
+    assert fewer[0] < fewer[-1] == left_out  # a short answer needs less room
+    assert all(number % 2 == 0 for number in fewer)  # whole exchanges, so that the user's turn comes first
     model.chat(talk, seed=1, max_new_tokens=40)
     assert f"window of 128 tokens: its oldest {left_out} messages were left out" in capsys.readouterr().err
     model.chat(talk[:4], seed=1, max_new_tokens=3)

@@ -94,7 +94,6 @@ def tokenizer_of(folder: Path, base: Path) -> Tokenizer:
     own = (folder / "tokenizer.json").is_file() or tokenizer_files.find(folder) is not None
     tokenizer = Tokenizer.load(folder if own else base)
     if folder_template(tokenizer, folder) is None and (found := folder_template(tokenizer, base)):
-        tokenizer.config["chat_template"] = found[
-            0
-        ]  # where everything looks that is given the adapter's folder
+        # Where everything looks that is given the adapter's folder.
+        tokenizer.config["chat_template"] = found[0]
     return tokenizer

@@ -292,17 +292,23 @@ class HeadedModel(LoadedModel):
         """Refused: there is nothing that continues."""
         self._refuse("does not continue text")
 
+    def chat_stream(self, messages: Any = "", **options: Any) -> Iterator[Piece]:
+        """Refused: there is nothing that answers."""
+        self._refuse("does not chat")
+
     def _needs(self, kind: str, otherwise: str) -> None:
         if self.kind != kind:
             self._refuse(otherwise)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise Refused(
-            f"a model with a head for {self.kind} {what}.",
-            where=self.path,
-            why=DOES[self.kind],
-            do=example(self.path, self.kind),
-        )
+        raise refusal(self.path, self.kind, what)
+
+
+def refusal(path: Path, kind: HeadKind, what: str) -> Refused:
+    """A model with a head that cannot do something, `what`: what it does, and how it is asked."""
+    return Refused(
+        f"a model with a head for {kind} {what}.", where=path, why=DOES[kind], do=example(path, kind)
+    )
 
 
 def example(path: Path, kind: str) -> str:

@@ -96,7 +96,7 @@ def test_minutes_are_used_up_and_not_passed(monkeypatch, seconds):
     trainer = SimpleNamespace(
         train_step=lambda: takes(0.125),
         validate=lambda: takes(0.16),
-        validation=object(),
+        validates=True,
         plan=SimpleNamespace(device="cpu"),
         processes=Processes(),
     )
@@ -118,7 +118,7 @@ def test_calibration_of_slow_steps_ends_in_ten_seconds_or_with_the_first_step(mo
     trainer = SimpleNamespace(
         train_step=lambda: takes(step_seconds),
         validate=lambda: takes(step_seconds),
-        validation=object(),
+        validates=True,
         plan=SimpleNamespace(device="cpu"),
         processes=Processes(),
     )
@@ -191,3 +191,38 @@ def test_quickstart_proposes_to_score_a_small_file(tmp_path):
 
     assert proposed(names) == f"@{tmp_path / 'small.txt'}"
     assert proposed(names[:2]) == ""
+
+
+def test_a_disk_that_is_full_before_step_1_is_said_with_what_works_then(corpus, tmp_path, tiny, monkeypatch):
+    from ownlm.corpus.tokenizer import Tokenizer
+
+    save = Tokenizer.save
+
+    def full(*_):
+        raise OSError(28, os.strerror(28), "tokenizer.json")
+
+    monkeypatch.setattr(Tokenizer, "save", full)
+    with pytest.raises(OwnlmError, match="the disk is full; no step was made") as broken:
+        ownlm.pretrain(corpus, output=tmp_path / "run", max_steps=1, **tiny)
+    assert "--overwrite" in broken.value.do
+    monkeypatch.setattr(Tokenizer, "save", save)
+    assert ownlm.pretrain(corpus, output=tmp_path / "run", max_steps=1, overwrite=True, **tiny).content[
+        "finished"
+    ]
+
+
+def test_a_run_stopped_before_step_1_logs_its_beginning_once(corpus, tmp_path, tiny, monkeypatch):
+    options = {"max_steps": 2, **tiny}
+    between = Trainer._between_steps
+
+    def stopping(self, *arguments):
+        between(self, *arguments)
+        self.stop.set()
+
+    monkeypatch.setattr(Trainer, "_between_steps", stopping)
+    with pytest.raises(Interrupted, match="stopped at step 0"):
+        ownlm.pretrain(corpus, output=tmp_path / "run", **options)
+    monkeypatch.setattr(Trainer, "_between_steps", between)
+    ownlm.pretrain(corpus, output=tmp_path / "run", resume=True)
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert [line["step"] for line in log if line["kind"] == "validation"].count(0) == 1

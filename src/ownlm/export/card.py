@@ -38,7 +38,7 @@ def quality_lines(done: dict[str, Any]) -> list[str]:
             ("Bits per byte:", "bits_per_byte", ""),
             ("Perplexity:", "perplexity", f", {change}"),
         )
-    ] + [f"Measured on {quality['text']}: {quality['documents']:,} documents, {quality['tokens']:,} tokens."]
+    ] + [f"Measured on {quality['text']}: {quality['tokens']:,} tokens."]
 
 
 def write_card(source: Path, target: Path, name: str, done: dict[str, Any]) -> None:

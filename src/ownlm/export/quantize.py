@@ -97,7 +97,10 @@ def quantize_folder(source: Path, target: Path, dtype: str, shard_bytes: int = S
     for file in companions(source):
         shutil.copyfile(file, target / file.name)
     if (source / "run.json").is_file():
-        write_json(target / "run.json", read_object(source / "run.json") | {"exported": True})
+        run = read_object(source / "run.json") | {"exported": True}
+        for measured in ("result", "scores"):  # figures of other weights
+            run.pop(measured, None)
+        write_json(target / "run.json", run)
     write_json(target / "config.json", content | {"quantization_config": quantization_config(bits)})
     return {
         "tensors": len(places),

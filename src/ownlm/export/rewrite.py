@@ -52,6 +52,13 @@ def rewrite(
         Refused: a weight that the dtype cannot hold.
     """
     content = read_config(source)
+    if dtype is not None and content.get("quantization_config"):
+        raise Refused(
+            "its weights are quantised: whole numbers have no other dtype.",
+            where=source,
+            why="What was rounded does not come back.",
+            do=f"--dtype {dtype} with the unquantised model",
+        )
     wanted = None if dtype is None else DTYPES[dtype]
     digest = hashlib.sha256()
     largest = 0.0

@@ -25,7 +25,7 @@ FORMAT = "ownlm index 1"
 # unit, number: see `Cut`; name, heading: positions in the source's lists; document: its number in the source.
 ROW = np.dtype([("unit", "u1"), ("number", "<u4"), ("name", "<u4"), ("heading", "<u4"), ("document", "<u4")])
 _MATRICES = ("passages", "documents")
-_ARRAYS = {"text": "u1", "text_starts": "<i8", "rows": ROW, "ids": "<u4", "starts": "<i8"}
+_ARRAYS: dict[str, Any] = {"text": "u1", "text_starts": "<i8", "rows": ROW, "ids": "<u4", "starts": "<i8"}
 _MATRIX_ARRAYS = {"starts": "<i8", "texts": "<i4", "scores": "<f4"}
 
 
@@ -164,8 +164,8 @@ def assemble(segments: Sequence[Segment], terms: Sequence[str]) -> Index:
     texts = list(chain.from_iterable(part.texts for part in segments))
     each = list(chain.from_iterable(part.ids for part in segments))
     ids = np.concatenate(each).astype(np.uint32) if each else np.zeros(0, np.uint32)
-    used, ids = np.unique(ids, return_inverse=True)
-    ids = ids.astype(np.uint32)
+    used, positions = np.unique(ids, return_inverse=True)
+    ids = positions.astype(np.uint32)
     starts = np.cumsum([0, *map(len, each)])
     rows = np.concatenate([part.rows for part in segments]) if segments else np.zeros(0, ROW)
     sources = [part.source for part in segments]

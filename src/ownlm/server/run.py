@@ -30,6 +30,8 @@ def listen(host: str, port: int, again: Callable[[int], str]) -> socket.socket:
     Raises:
         OwnlmError: the port is taken. UsageError: no such address, or it needs rights.
     """
+    if not 0 <= port < 65536:
+        raise UsageError("ports lie between 0 and 65535.", where=f"--port {port}", do=again(8000))
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -87,9 +87,14 @@ def save_checkpoint(
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.replace(final)
+    if final.exists():  # moved first: a kill between the two leaves one of them whole
+        aside = final.with_name(f"{final.name}.old.tmp")
+        shutil.rmtree(aside, ignore_errors=True)
+        final.replace(aside)
+        temporary.replace(final)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        temporary.replace(final)
     return final
 
 

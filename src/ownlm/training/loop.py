@@ -137,7 +137,7 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64)
         first = self.processes.rank * plan.gradient_accumulation_steps
         for micro, batch in enumerate(batches, first):
-            pass  # MUT
+            seed_dropout(plan.seed, self.step, micro)
             total += self.backward(batch, trained).double().cpu()
         self.processes.sum_gradients(self.model.parameters())
         [nll] = self.processes.sum(float(total))

@@ -79,13 +79,16 @@ def describe(
 
 
 def prepare_folder(output: Path, corpus: Corpus, config: ModelConfig, content: dict[str, Any]) -> None:
-    """Tokenizer, config.json, generation_config.json and run.json (`content`): all but the weights."""
+    """run.json (`content`), tokenizer, config.json and generation_config.json: all but the weights.
+
+    run.json comes first: what a full disk leaves is then a run, which --overwrite replaces.
+    """
+    write_run(output, content)
     tokenizer = corpus.tokenizer
     tokenizer.save(output)
     ids = token_ids(tokenizer)
     write_json(output / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8})
     write_json(output / "config.json", to_hugging_face(config, ids))
-    write_run(output, content)
 
 
 def announce(corpus: Corpus, config: ModelConfig, plan: TrainPlan, size: str, batches: Batches) -> None:

@@ -6,11 +6,13 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ownlm import __version__
-from ownlm.console.errors import UsageError
+from ownlm.console.errors import OwnlmError, UsageError, is_disk_full
 from ownlm.console.lock import LOCK
 from ownlm.json_files import read_object
 from ownlm.locate import RUN_FILE
@@ -85,6 +87,21 @@ def refuse_output(path: Path, overwrite: bool) -> None:
             where=path,
             do="another -o, or --overwrite" if done else "--resume to go on with it, or --overwrite",
         )
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Inside it, a disk that is full before step 1 is said with what helps."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise OwnlmError(
+            "the disk is full; no step was made.",
+            where=error.filename or path,
+            do="free some space, then the same command with --overwrite",
+        ) from None
 
 
 def claim_output(path: Path, overwrite: bool) -> None:

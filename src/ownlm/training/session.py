@@ -41,6 +41,7 @@ from ownlm.training.record import announce, describe, prepare_folder
 from ownlm.training.run_folder import (
     Run,
     claim_output,
+    full_disk_told,
     program,
     read_run,
     refuse_output,
@@ -109,7 +110,8 @@ class Session:
         self.output.mkdir(parents=True, exist_ok=True)
         with only_one(self.output):
             claim_output(self.output, settings["overwrite"])
-            prepare_folder(self.output, corpus, drafted.config, content)
+            with full_disk_told(self.output):
+                prepare_folder(self.output, corpus, drafted.config, content)
             order = Order(
                 "train", drafted.config, plan, self.output, start, on_divergence=settings["on_divergence"]
             )
@@ -190,7 +192,7 @@ class Session:
                 changed = {"step": trainer.step, "world_size": plan.world_size, **pieces}
                 content.setdefault("resumed", []).append(changed)
             write_run(self.output, content)
-            cut = cut_log(self.output / "log.jsonl", trainer.step if found else -1)
+            cut = cut_log(self.output / "log.jsonl", trainer.step or -1)
             out.say(
                 f"Going on at step {trainer.step:,} of {plan.max_steps:,}"
                 + (f" ({cut} later log lines cut)." if cut else ".")

@@ -33,6 +33,7 @@ def finetune(
     lora_dropout: float = 0.0,
     rslora: bool = False,
     target_modules: str = "all-linear",
+    base_dtype: Literal["float32", "int8"] = "float32",
     max_length: int | None = None,
     overlong: Literal["error", "truncate", "drop"] = "error",
     train_on: Literal["answers", "all"] = "answers",
@@ -85,6 +86,7 @@ def finetune(
         lora_dropout: share of an adapter's inputs that is left out in training.
         rslora: multiply by alpha / sqrt(r) instead.
         target_modules: all-linear, or names of layers with commas: q_proj,v_proj.
+        base_dtype: with --lora: hold the frozen weights in float32, or in int8, which takes a quarter of the memory.
         max_length: tokens of a row at most; default the model's window.
         overlong: rows that are longer: error, truncate or drop.
         train_on: answers, or all tokens.

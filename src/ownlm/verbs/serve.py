@@ -72,7 +72,7 @@ def serve(
     """
     for option, value, least in (
         ("--max-concurrent", max_concurrent, 1), ("--max-queue", max_queue, 0), ("--timeout", timeout, 0.1),
-        ("--max-body-bytes", max_body_bytes, 1000), ("--max-new-tokens", max_new_tokens or 1, 1),
+        ("--max-body-bytes", max_body_bytes, 1000), ("--max-new-tokens", 1 if max_new_tokens is None else max_new_tokens, 1),
     ):  # fmt: skip
         if value < least:
             raise UsageError(f"{value} is not possible; it must be at least {least}.", where=option)

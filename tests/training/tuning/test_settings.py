@@ -44,6 +44,7 @@ ADAPTED: dict[str, dict[str, Any]] = {
     "lora_dropout": {"lora_dropout": 0.5},
     "rslora": {"rslora": True},
     "target_modules": {"target_modules": "q_proj,v_proj"},
+    "base_dtype": {"base_dtype": "int8"},
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ownlm.corpus.tokenizer import Tokenizer
+from ownlm.engine.int8_base import open_int8, quantize_base
 from ownlm.headed_inputs import HeadInputs
 from ownlm.headed_training import HeadExample
 from ownlm.machine.cpu import give_freed_memory_back
@@ -40,12 +41,14 @@ class Start:
     Attributes:
         folder: of the model. base: what an adapter names as its base.
         plan: of the run. lora: adapters; None: all weights are trained.
+        int8: the frozen weights are held in int8.
     """
 
     folder: Path
     base: str
     plan: TrainPlan
     lora: LoraSettings | None
+    int8: bool = False
 
 
 class TextForm:
@@ -74,7 +77,10 @@ class TextForm:
 
     def build(self, start: Start) -> tuple[nn.Module, Weights]:
         """The model that is trained, and how its weights are kept."""
-        model = load_model(start.folder, device=start.plan.device, dtype=torch.float32)
+        if start.int8:
+            model = open_int8(start.folder, start.plan.device)
+        else:
+            model = load_model(start.folder, device=start.plan.device, dtype=torch.float32)
         _save_memory(model, start.plan)
         if start.lora is None:
             return model, WholeModel(model, token_ids(self.tokenizer))
@@ -119,6 +125,8 @@ class LabelForm:
         headed = headed_model(start.folder, self.head, start.plan.seed, start.plan.device)
         _save_memory(headed.backbone, start.plan)
         weights: Weights = HeadWeights(headed, self.tokenizer)
+        if start.int8:
+            quantize_base(headed)
         if start.lora is not None:
             add_lora(headed, start.lora, derive(start.plan.seed, "adapter"))
             headed.head.requires_grad_(True)

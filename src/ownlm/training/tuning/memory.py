@@ -8,6 +8,7 @@ import torch
 
 from ownlm.console import output as out
 from ownlm.console.errors import Refused
+from ownlm.engine.memory_plan import BYTES_A_WEIGHT
 from ownlm.model.config import ModelConfig
 from ownlm.model.encoder import Encoder, EncoderConfig
 from ownlm.model.lora import LoraSettings, add_lora
@@ -28,15 +29,21 @@ def adapter_parameters(config: ModelConfig | EncoderConfig, lora: LoraSettings |
 
 
 def of_tuning(
-    config: ModelConfig | EncoderConfig, plan: TrainPlan, lora: LoraSettings | None
+    config: ModelConfig | EncoderConfig, plan: TrainPlan, lora: LoraSettings | None, *, int8: bool = False
 ) -> dict[str, int]:
-    """Predicted bytes of a step by part, their sum `needed`, and what is `free` now."""
+    """Predicted bytes of a step by part, their sum `needed`, and what is `free` now.
+
+    Args:
+        int8: the frozen weights are held in int8, and so in no copy.
+    """
     parts = (
         _of_encoder(config, plan) if isinstance(config, EncoderConfig) else step_memory(step_of(config, plan))
     )
     if lora is not None:
         trained = 4 * adapter_parameters(config, lora)
         parts |= {"adapters": trained, "gradients": trained, "optimizer": 2 * trained}
+    if int8:
+        parts |= {"weights": round(BYTES_A_WEIGHT["int8"] * config.num_parameters()), "copies": 0}
     return {**parts, "needed": sum(parts.values()), "free": free_memory(plan)}
 
 

@@ -93,11 +93,12 @@ def write_files(
     content: dict[str, Any],
     ends: Sequence[int],
 ) -> None:
-    """Tokenizer, chat template, generation_config.json and run.json: all but the weights.
+    """run.json, tokenizer, chat template and generation_config.json: all but the weights.
 
     Args:
         ends: ids of tokens that end an answer.
     """
+    write_json(run / "run.json", content)
     tokenizer.save(run)
     if template is not None:
         (run / FILE).write_text(template.source, encoding="utf-8")
@@ -107,7 +108,6 @@ def write_files(
         "pad_token_id": tokenizer.pad_id,
     }
     write_json(run / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8})
-    write_json(run / "run.json", content)
 
 
 def write_card(run: Path, content: Mapping[str, Any]) -> None:

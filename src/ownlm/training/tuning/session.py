@@ -21,7 +21,7 @@ from ownlm.training.live import LiveLine
 from ownlm.training.log import cut_log
 from ownlm.training.loop import Trainer
 from ownlm.training.plan import TrainPlan, refuse_numbers
-from ownlm.training.run_folder import Run, claim_output, read_run, refuse_output, write_run
+from ownlm.training.run_folder import Run, claim_output, full_disk_told, read_run, refuse_output, write_run
 from ownlm.training.setup import calibrated_steps
 from ownlm.training.tuning import build, measuring, memory, planning, preflight, record
 from ownlm.training.tuning.expectation import expectation
@@ -65,7 +65,7 @@ class Tuning:
         windows = source.windows if isinstance(source, Packed) else len(known.examples)
         steps, per_step = self._steps(known, plan, source, windows)
         plan = planning.with_steps(settings, plan, steps)
-        needed = memory.of_tuning(known.config, plan, self.lora)
+        needed = memory.of_tuning(known.config, plan, self.lora, int8=settings["base_dtype"] == "int8")
         memory.refuse_too_large(needed, self.way)
         looked = preflight.look(known, source, plan, per_step, needed)
         self._say(known, plan, looked)
@@ -77,7 +77,8 @@ class Tuning:
             claim_output(self.output, settings["overwrite"])
             if self.lora is not None:
                 content["base_sha256"] = weights_sha256(known.folder)
-            record.write_files(self.output, known.form.tokenizer, known.template, content, _ends(known))
+            with full_disk_told(self.output):
+                record.write_files(self.output, known.form.tokenizer, known.template, content, _ends(known))
             return self._train(self._trainer(known, plan, source), known, content)
 
     @property
@@ -98,7 +99,7 @@ class Tuning:
         return calibrated_steps(trial, left)
 
     def _trainer(self, known: Prepared, plan: TrainPlan, source: Packed | HeadRows) -> Trainer:
-        start = Start(known.folder, known.base, plan, self.lora)
+        start = Start(known.folder, known.base, plan, self.lora, self.settings["base_dtype"] == "int8")
         return build.trainer_of(known.form, start, source, known.held_out_examples, self.output)
 
     def _say(self, known: Prepared, plan: TrainPlan, looked: dict[str, Any]) -> None:
@@ -179,7 +180,7 @@ class Tuning:
                 state = load_checkpoint(found[-1], trainer.weights, trainer.optimizer)
                 trainer.watchdog.load(state)
                 trainer.step, trainer.seconds_before = int(str(state["step"])), float(str(state["seconds"]))
-            cut = cut_log(self.output / "log.jsonl", trainer.step if found else -1)
+            cut = cut_log(self.output / "log.jsonl", trainer.step or -1)
             out.say(
                 f"Going on at step {trainer.step:,} of {plan.max_steps:,}"
                 + (f" ({cut} later log lines cut)." if cut else ".")
@@ -272,7 +273,7 @@ def lora_settings(settings: Mapping[str, Any], given: Collection[str]) -> LoraSe
             rslora=settings["rslora"],
             target_modules=targets if targets == ALL_LINEAR else tuple(targets.split(",")),
         )
-    for name in ("lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules"):
+    for name in ("lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules", "base_dtype"):
         if name in given:
             option = "--" + name.replace("_", "-")
             raise Refused("has no effect without --lora.", where=option, do=f"--lora, or leave {option} out")
