@@ -186,7 +186,6 @@ def test_entities_are_those_of_transformers(family, strategy, tmp_path):
 def test_tags_of_a_long_text(words_model):
     """A token has the label of the window in which it stands farther from an edge."""
     (found,) = words_model.tag(LONG)
-    assert max(entity["end"] for entity in found) > len(LONG) * 3 // 4
     assert all(LONG[entity["start"] : entity["end"]] for entity in found)
     encoded = words_model.inputs.text(LONG)
     for window in words_model.inputs.windows(encoded):

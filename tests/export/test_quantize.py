@@ -20,6 +20,7 @@ from ownlm.console.errors import Refused
 from ownlm.engine import Engine, native_backend
 from ownlm.engine.opening import open_folder
 from ownlm.engine.quantized import BITS, Quantized, dequantize, quantize, quantized_names, stored_weights
+from ownlm.export import quantize as quantize_module
 from ownlm.export.quantize import quantize_folder
 from ownlm.model.checkpoint import save_model
 from ownlm.model.transformer import Transformer
@@ -74,7 +75,7 @@ def test_parts_of_a_matrix_are_quantised_apart_with_the_same_bits(
 ) -> None:
     save_model(family("gpt2"), tmp_path / "source", {})
     for name, at_once in (("whole", 2**22), ("parts", 300)):
-        monkeypatch.setattr("ownlm.export.quantize.AT_ONCE", at_once)
+        monkeypatch.setattr(quantize_module, "AT_ONCE", at_once)
         (tmp_path / name).mkdir()
         quantize_folder(tmp_path / "source", tmp_path / name, "int4")
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
@@ -102,7 +103,8 @@ MEASURE = """
 import sys
 from pathlib import Path
 from ownlm.export.quantize import quantize_folder
-from ownlm.machine.cpu import process_memory
+from ownlm.machine.cpu import give_freed_memory_back, process_memory
+give_freed_memory_back()
 source, small, target = map(Path, sys.argv[1:4])
 quantize_folder(small, target / "small", sys.argv[4])
 before = process_memory().now
@@ -115,7 +117,7 @@ print(process_memory().peak - before)
 def test_memory_is_one_tensor_and_buffers(tmp_path: Path) -> None:
     save_model(family("qwen3"), tmp_path / "few", {})
     big = random_model(
-        architecture="qwen3", hidden_size=1024, intermediate_size=3072, num_hidden_layers=6, head_dim=64
+        architecture="qwen3", hidden_size=1024, intermediate_size=2048, num_hidden_layers=3, head_dim=64
     )
     save_model(big, tmp_path / "source", {})
     for name in ("small", "big"):
@@ -128,7 +130,7 @@ def test_memory_is_one_tensor_and_buffers(tmp_path: Path) -> None:
         "int8",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    tensor, buffers = 1024 * 3072 * 4, 2**22 * 24  # float32 steps of the arithmetic
+    tensor, buffers = 1024 * 2048 * 4, 2**20 * 32  # float32 steps of the arithmetic
     stored = (tmp_path / "source" / "model.safetensors").stat().st_size
     assert stored > 1.5 * (tensor + buffers), "else the bound says nothing"
     assert int(done.stdout) < tensor + buffers, (int(done.stdout), stored)
@@ -153,7 +155,7 @@ def test_the_card_says_what_rounding_costs_on_the_held_out_text(run: Path, tmp_p
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"{quality['before']['perplexity']['value']:.4f} before (float32)" in card
     assert f"{quality['after']['perplexity']['value']:.4f} after (int4)" in card
-    assert f"{ratio:.4f} times as much" in card and str(quality["tokens"]) in card
+    assert f"{ratio:.4f} times as much" in card and f"{quality['tokens']:,} tokens" in card
     assert "transformers, vLLM and llama.cpp do not" in card and "library_name: ownlm" in card
     content = json.loads((tmp_path / "out" / "run.json").read_text())
     assert "result" not in content and content["exported"], "the figures of the source are not this folder's"

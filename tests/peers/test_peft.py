@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ownlm.console.errors import Refused
+from ownlm.export.merge import merge
 from ownlm.model.checkpoint import load_model
 from ownlm.model.encoder_checkpoint import load_encoder
 from ownlm.model.heads_checkpoint import new_head
@@ -89,6 +90,18 @@ def test_what_is_saved_here_gives_the_same_logits_there(form: str, tmp_path: Pat
     torch.testing.assert_close(ours.eval()(ids), with_adapter(ids).logits, atol=1e-4, rtol=0)
     counted = sum(p.numel() for name, p in with_adapter.named_parameters() if "lora_" in name)
     assert counted == sum(p.numel() for name, p in ours.named_parameters() if "lora_" in name)
+
+
+@pytest.mark.parametrize("form", ["gpt2", "phi3"])
+@torch.no_grad()
+def test_a_merged_folder_opens_in_transformers(form: str, tmp_path: Path) -> None:
+    theirs = theirs_of(form, tmp_path, r=6, lora_alpha=9)
+    (tmp_path / "merged").mkdir()
+    merge(read_adapter(tmp_path / "adapter"), tmp_path / "base", tmp_path / "merged", None)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    ids = random_ids(2, 20)
+    torch.testing.assert_close(again(ids).logits, theirs(ids).logits, atol=1e-4, rtol=0)
+    assert not hasattr(again, "peft_config") or not again.peft_config
 
 
 @pytest.mark.parametrize("form", ["qwen3", "gpt2"])

@@ -83,6 +83,16 @@ def test_a_new_file_and_one_that_is_gone(folder, reads):
     assert places(opened, "tides") == []
 
 
+def test_a_file_that_is_gone_and_nothing_else(folder, reads):
+    open_index(folder)
+    reads.clear()
+    (folder / "moon.txt").unlink()
+    opened = open_index(folder)
+    assert reads == []
+    assert places(opened, "tides") == []
+    assert [source.name for source in opened.index.sources] == ["whales.md"]
+
+
 def test_a_touched_file_with_the_same_content_is_not_read_again(folder, reads):
     open_index(folder)
     reads.clear()

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,21 +25,36 @@ if sys.platform == "win32":
     pytest.skip("signals of Unix", allow_module_level=True)
 
 
-class Process:
-    """A server in a process of its own; port 0: the system chooses."""
+SLOWLY = """
+import sys, time
+from ownlm.engine.engine import Engine
+step = Engine.step
+def slowly(self):
+    time.sleep(float(sys.argv[1]))
+    return step(self)
+Engine.step = slowly
+from ownlm.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
 
-    def __init__(self, words: list[str], **env: str) -> None:
-        command = [sys.executable, "-m", "ownlm", "serve", *words, "--port", "0"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | env
-        )
+
+class Process:
+    """A server in a process of its own; port 0: the system chooses.
+
+    Args:
+        slow: seconds that each step of its engine takes at least, so that a request lasts.
+    """
+
+    def __init__(self, words: list[str], slow: float = 0.0, **env: str) -> None:
+        start = ["-c", SLOWLY, str(slow)] if slow else ["-m", "ownlm"]
+        command = [sys.executable, *start, "serve", *words, "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | env)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        self.lines.extend([])
         for line in self.process.stderr:
             self.lines.append(line)
 
@@ -62,8 +76,8 @@ class Process:
 
 
 @contextmanager
-def process(words: list[str], **env: str) -> Iterator[Process]:
-    found = Process(words, **env)
+def process(words: list[str], slow: float = 0.0, **env: str) -> Iterator[Process]:
+    found = Process(words, slow, **env)
     try:
         yield found
     finally:
@@ -88,62 +102,35 @@ def test_a_server_of_a_run_answers_and_ends_at_sigterm(model_folder):
 
 
 LONG = {"prompt": "The quick", "max_tokens": 100, "ignore_eos": True, "stream": True}
-SLOWLY = """
-import sys, time
-from ownlm.engine.engine import Engine
-step = Engine.step
-def slowly(self):
-    time.sleep(0.03)
-    return step(self)
-Engine.step = slowly
-from ownlm.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@contextmanager
-def slow_process(folder: Path) -> Iterator[Process]:
-    """A server whose steps take 30 ms, so that a request lasts."""
-    found = Process.__new__(Process)
-    command = [sys.executable, "-c", SLOWLY, "serve", str(folder), "--port", "0"]
-    found.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    found.lines = []
-    found._reader = threading.Thread(target=found._read, daemon=True)
-    found._reader.start()
-    try:
-        yield found
-    finally:
-        if found.process.poll() is None:
-            found.process.kill()
-        found.process.wait(10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_end_before_the_server_does(model_folder, number):
-    with slow_process(model_folder) as server:
-        url = server.url
-        with httpx.stream("POST", f"{url}/v1/completions", json=LONG, timeout=60) as answer:
+    with process([str(model_folder)], slow=0.02) as server:
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=LONG, timeout=60) as answer:
             lines = answer.iter_lines()
             next(lines)
             server.process.send_signal(number)
             assert wait_until(lambda: "stopping: 1 requests end first" in server.words)
             left = [line for line in lines if line]
         assert left[-1] == "data: [DONE]"
-        assert len(left) > 50
+        assert '"finish_reason":"length"' in left[-2]
         assert server.ended() == 0
 
 
 def test_a_second_signal_breaks_requests_off(model_folder):
-    with slow_process(model_folder) as server:
+    with process([str(model_folder)], slow=0.5) as server:
         url = server.url
         with httpx.stream("POST", f"{url}/v1/completions", json=LONG, timeout=60) as answer:
-            next(answer.iter_lines())
-            begin = time.monotonic()
+            lines = answer.iter_lines()
+            next(lines)
             server.process.send_signal(signal.SIGTERM)
             assert wait_until(lambda: "stopping:" in server.words)
             server.process.send_signal(signal.SIGTERM)
-            assert server.ended() == 130
-            assert time.monotonic() - begin < 2.5
+            assert server.ended(20) == 130, "the whole answer takes 50 seconds"
+            left = [line for line in lines if line]
+        assert '"message":"The server is stopping."' in left[-2]
+        assert left[-1] == "data: [DONE]"
         assert "broken off" in server.words
         assert "Traceback" not in server.words
 

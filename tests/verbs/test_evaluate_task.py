@@ -88,6 +88,21 @@ def test_zero_shot_figures_are_those_of_the_methods(typed, talker, films, tmp_pa
     assert "labels to choose from" in said
 
 
+def test_a_head_is_measured_by_its_own_labels_without_a_task(typed, rows, tmp_path):
+    pytest.importorskip("transformers")
+    from tests.peers.headed_models import build
+
+    build("bert", "sequence-classification", tmp_path / "head")
+    data = rows(*({"text": text, "label": number} for text, number in (("a warm film", 2), ("dull", 0))))
+    code, shown, said = typed(tmp_path / "head", data, "--json")
+    found = json.loads(shown)
+    assert (code, found["task"], found["report"]) == (0, "classification", None)
+    assert "0 = negative, 2 = positive" in said
+    got = ownlm.load(tmp_path / "head").classify(["a warm film", "dull"])
+    right = [one[0]["label"] == label for one, label in zip(got, ("positive", "negative"))]
+    assert found["metrics"]["accuracy"]["value"] == sum(right) / 2
+
+
 def test_tables_for_a_person(typed, own_run, films, says):
     says(positive)
     code, shown, said = typed(own_run, films, "--task", "sentiment")
@@ -299,10 +314,14 @@ def test_a_run_that_another_process_writes_to_is_left_alone_which_is_said(typed,
     assert not (own_run / "scores").exists()
 
 
-def test_a_model_from_elsewhere_is_not_written_to(typed, own_run, films, says):
+@pytest.mark.parametrize("run_json", [None, '{"format": "of another program"}'])
+def test_a_model_from_elsewhere_is_not_written_to(typed, own_run, films, says, run_json):
     says(positive)
     (own_run / "run.json").unlink()
-    before = sorted(path.name for path in own_run.iterdir())
+    if run_json is not None:
+        (own_run / "run.json").write_text(run_json, encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in own_run.iterdir() if path.is_file()}
     code, shown, _ = typed(own_run, films, "--task", "sentiment", "--json")
     assert code == 0 and json.loads(shown)["report"] is None
-    assert sorted(path.name for path in own_run.iterdir()) == before
+    assert {path.name: path.read_bytes() for path in own_run.iterdir() if path.is_file()} == before
+    assert not (own_run / "scores").exists()

@@ -42,7 +42,7 @@ from ownlm.model.stored import DTYPES, INDEX, SINGLE
 from ownlm.model.transformer import Transformer
 from ownlm.model.weights_hash import weights_sha256
 
-AT_ONCE = 2**22  # weights that are turned into whole numbers together: bounds the memory beside the tensor
+AT_ONCE = 2**20  # weights that are turned into whole numbers together: bounds the memory beside the tensor
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _DO = "--dtype bfloat16"
 

@@ -28,9 +28,10 @@ def _hash(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     """`files`: path, size and time of change, so that what was changed is read again."""
     digest = hashlib.sha256()
     with StoredWeights(folder) as stored:
+        memory = torch.empty(stored.largest(), dtype=torch.uint8)
         for name in sorted(stored.entries):
             digest.update(name.encode())
-            tensor = stored.mapped(name)
+            tensor = stored.read(name, memory)
             if tensor.numel():
                 digest.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return digest.hexdigest()

@@ -59,7 +59,8 @@ class TaskShown:
 
 def tasks_shown(run_folder: Path) -> tuple[list[TaskShown], list[str]]:
     """(tasks, what could not be read)."""
-    shown, problems = [], []
+    shown: list[TaskShown] = []
+    problems = []
     for path in sorted((run_folder / FOLDER).glob("*.json")):
         try:
             if path.stat().st_size > MAX_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,14 +18,16 @@ import numpy.typing as npt
 
 from ownlm.search import bm25
 from ownlm.search.bm25 import Bm25, Integers
-from ownlm.search.reading import FILE, LINE, PAGE, Read
+from ownlm.search.reading import FILE, LINE, PAGE, ROW, Read
 from ownlm.search.terms import is_unspaced
 
-FORMAT = "ownlm index 1"
+FORMAT = "ownlm index 1"  # another number when passages, terms or arrays are made in another way
 # unit, number: see `Cut`; name, heading: positions in the source's lists; document: its number in the source.
-ROW = np.dtype([("unit", "u1"), ("number", "<u4"), ("name", "<u4"), ("heading", "<u4"), ("document", "<u4")])
+PLACED = np.dtype(
+    [("unit", "u1"), ("number", "<u4"), ("name", "<u4"), ("heading", "<u4"), ("document", "<u4")]
+)
 _MATRICES = ("passages", "documents")
-_ARRAYS: dict[str, Any] = {"text": "u1", "text_starts": "<i8", "rows": ROW, "ids": "<u4", "starts": "<i8"}
+_ARRAYS: dict[str, Any] = {"text": "u1", "text_starts": "<i8", "rows": PLACED, "ids": "<u4", "starts": "<i8"}
 _MATRIX_ARRAYS = {"starts": "<i8", "texts": "<i4", "scores": "<f4"}
 
 
@@ -58,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What the index holds of one source: UTF-8 texts [passages], `ROW` [passages], ids of terms [passages]."""
+    """What the index holds of one source: UTF-8 texts [passages], `PLACED` [passages], ids of terms [passages]."""
 
     source: Source
     texts: list[bytes]
@@ -73,7 +75,7 @@ class Index:
     Attributes:
         sources: in the order of their passages.
         text, text_starts: UTF-8 of all passages, uint8; passage p is `text_starts[p]:text_starts[p + 1]`.
-        rows: `ROW` [passages].
+        rows: `PLACED` [passages].
         vocabulary: the terms by id.
         ids, starts: ids of the terms of all passages, uint32; passage p is `starts[p]:starts[p + 1]`.
         passages, documents: BM25 over passages, and over whole documents.
@@ -151,7 +153,7 @@ def segment(source: Source, read: Read, term_ids: dict[str, int]) -> Segment:
         np.array([term_ids.setdefault(term, len(term_ids)) for term in cut.terms], np.uint32)
         for cut in read.cuts
     ]
-    return Segment(source, [cut.text.encode() for cut in read.cuts], np.array(rows, ROW), ids)
+    return Segment(source, [cut.text.encode() for cut in read.cuts], np.array(rows, PLACED), ids)
 
 
 def assemble(segments: Sequence[Segment], terms: Sequence[str]) -> Index:
@@ -167,7 +169,7 @@ def assemble(segments: Sequence[Segment], terms: Sequence[str]) -> Index:
     used, positions = np.unique(ids, return_inverse=True)
     ids = positions.astype(np.uint32)
     starts = np.cumsum([0, *map(len, each)])
-    rows = np.concatenate([part.rows for part in segments]) if segments else np.zeros(0, ROW)
+    rows = np.concatenate([part.rows for part in segments]) if segments else np.zeros(0, PLACED)
     sources = [part.source for part in segments]
     documents = _document_numbers(sources, rows)
     # A document's passages stand together, so its terms are a range of all terms.
@@ -202,15 +204,15 @@ def save(index: Index, path: Path) -> None:
     arrays["vocabulary"] = np.frombuffer("\n".join(index.vocabulary).encode(), np.uint8)
     for name in _MATRICES:
         arrays |= {f"{name}_{part}": getattr(getattr(index, name), part) for part in _MATRIX_ARRAYS}
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        Path(partial).replace(path)
+        partial.replace(path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -286,7 +288,9 @@ def _below(numbers: npt.NDArray[Any], limit: int) -> bool:
 
 
 def place(unit: int, number: int, file: str) -> str:
-    """How a place is cited: `file:line`, `file, page 3`, `file, slide 3`, or the file alone."""
+    """How a place is cited: `file:line` (of a row too), `file, page 3`, `file, slide 3`, or the file alone."""
     if unit == FILE:
         return file
-    return f"{file}:{number}" if unit == LINE else f"{file}, {'page' if unit == PAGE else 'slide'} {number}"
+    if unit in (LINE, ROW):
+        return f"{file}:{number}"
+    return f"{file}, {'page' if unit == PAGE else 'slide'} {number}"

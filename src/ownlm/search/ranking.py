@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ownlm.search.bm25 import K1, B, Floats
 from ownlm.search.cache import Opened
 from ownlm.search.index import Index, place
-from ownlm.search.reading import LINE, PAGE
+from ownlm.search.reading import LINE, PAGE, ROW, SLIDE
 from ownlm.search.terms import is_unspaced, question_terms, words
 
 # Measured on questions about stories and encyclopedia articles: docs/log.md.
@@ -25,9 +25,7 @@ CANDIDATES = 60  # passages that are looked at for nearness
 # answer, half of those for fitting; in pairs of characters more of a question is grammar, which no passage repeats.
 FOUND_WORDS, FOUND_CHARACTERS = 0.52, 0.41
 HARDLY = 0.02  # share of terms below which documents hardly have a script
-PRIOR = (
-    1000  # passages without any of the words, added to those that are there: in a few pages no word is rare
-)
+PRIOR = 1000  # passages without the words, added to those that are there: in a few pages no word is rare
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class Hit:
         text: the passage.
         file: its file, as the context was typed.
         line, page: where it stands, from 1; None where it is not known. The page is the slide of a talk.
+        flowing: its lines are those of the file, not of a row in it.
         place: how it is cited, `file:line`.
         heading: the headings above it.
         score: the passages are ordered by it.
@@ -47,13 +46,14 @@ class Hit:
     file: str
     line: int | None
     page: int | None
+    flowing: bool
     place: str
     heading: str
     score: float
 
     def place_of(self, offset: int) -> str:
         """Where the character at this offset of the text is cited."""
-        if self.line is None or self.page is not None:
+        if not self.flowing:
             return self.place
         return f"{self.file}:{self.line + self.text.count(chr(10), 0, offset)}"
 
@@ -189,5 +189,7 @@ def _hit(opened: Opened, passage: int, score: float) -> Hit:
     file = name if opened.context.is_corpus else (base / name).as_posix()
     unit, number = int(row["unit"]), int(row["number"])
     heading = source.headings[int(row["heading"])]
-    line, page = (number if unit == LINE else None), (number if unit == PAGE else None)
-    return Hit(index.passage_text(passage), file, line, page, place(unit, number, file), heading, score)
+    line = number if unit in (LINE, ROW) else None
+    page = number if unit in (PAGE, SLIDE) else None
+    cited = place(unit, number, file)
+    return Hit(index.passage_text(passage), file, line, page, unit == LINE, cited, heading, score)

@@ -20,8 +20,7 @@ from ownlm.corpus.shards import MANIFEST, SPLITS, Corpus
 from ownlm.search.passages import passages
 from ownlm.search.terms import terms
 
-LINE, PAGE, SLIDE, FILE = range(4)  # what the number of a place counts; FILE: there is none
-_LINED = kinds.ROW_KINDS | {"text"}
+LINE, ROW, PAGE, SLIDE, FILE = range(5)  # what the number of a place counts; FILE: there is none
 _SLIDE = re.compile(r"<!-- Slide number: (\d+) -->")
 
 
@@ -32,7 +31,7 @@ class Cut:
     Attributes:
         text: the passage.
         name: its file as the context names it, below the context; "" when the context is that file.
-        unit, number: LINE, PAGE, SLIDE or FILE, counted from 1; 0 for FILE.
+        unit, number: LINE, ROW (its line), PAGE, SLIDE or FILE, counted from 1; 0 for FILE.
         heading: see `Passage`.
         document: number of the document in its source, from 0.
         terms: of the text, its headings and the name of its file.
@@ -164,16 +163,17 @@ def _parts(document: Document) -> Iterator[tuple[int, int, str]]:
     elif document.kind == "pptx" and _SLIDE.search(document.text):
         _, *parts = _SLIDE.split(document.text)
         yield from ((SLIDE, int(slide), text) for slide, text in zip(parts[::2], parts[1::2]))
-    elif document.kind in _LINED:
+    elif document.kind in kinds.ROW_KINDS:
+        yield ROW, document.line, document.text
+    elif document.kind == "text":
         yield LINE, document.line, document.text
     else:
         yield FILE, 0, document.text
 
 
 def _cuts(text: str, name: str, unit: int, number: int, document: Document, position: int) -> Iterator[Cut]:
-    lined = unit == LINE and document.kind not in kinds.ROW_KINDS  # the lines of a row are those of its text
-    title = PurePosixPath(name or document.source).stem if document.kind not in kinds.ROW_KINDS else ""
+    title = "" if unit == ROW else PurePosixPath(name or document.source).stem
     for passage in passages(normalise(text)[0]):
         about = f"{title}\n{passage.heading}\n{passage.text}"
-        place = number + passage.line if lined else number
+        place = number + passage.line if unit == LINE else number
         yield Cut(passage.text, name, unit, place, passage.heading, position, terms(about))

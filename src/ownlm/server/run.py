@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import signal
@@ -18,6 +19,7 @@ from ownlm.server.call import State
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
+LAST_WORDS_SECONDS = 0.1  # in which streams that are broken off are told so
 
 
 def listen(host: str, port: int, again: Callable[[int], str]) -> socket.socket:
@@ -92,6 +94,7 @@ class Server(uvicorn.Server):
         if self.force_exit:
             for driver in self._state.models.drivers:
                 driver.stop()
+            await asyncio.sleep(LAST_WORDS_SECONDS)
             for task in list(self.server_state.tasks):
                 task.cancel()
 

@@ -77,7 +77,8 @@ def evaluate_task(
         if json:
             out.result_json(found)
         else:
-            out.say(f"{name}: {len(items):,} rows of the shape {data.shape.name}")
+            rows = "1 row" if len(items) == 1 else f"{len(items):,} rows"
+            out.say(f"{name}: {rows} of the shape {data.shape.name}")
             show(result)
             _next(loaded, data.task, typed, maps, output, report)
     return found

@@ -147,7 +147,7 @@ def _save(talk: Talk, name: str) -> None:
 
 
 def _help(_: Talk, __: str) -> None:
-    out.table("", ["", ""], [[f"/{name}", command.help] for name, command in COMMANDS.items()])
+    out.result("\n".join(f"/{name:8}{command.help}" for name, command in COMMANDS.items()))
 
 
 def _exit(_: Talk, __: str) -> None:

@@ -29,7 +29,8 @@ def store_scores(
     """
     path = folder / "run.json"
     run = read_object(path)
-    scores = run.get("scores") if isinstance(run.get("scores"), dict) else {}
+    stored = run.get("scores")
+    scores: dict[str, Any] = stored if isinstance(stored, dict) else {}
     there = scores.get(result.task)
     earlier = there.get("before") if isinstance(there, dict) and there.get("data") == data else None
     scores[result.task] = {
