@@ -65,11 +65,10 @@ def test_the_whole_document_decides_between_equal_passages(tmp_path):
         f"# First\n\n{sentence * 60}{people}"
         for sentence in ("Whales sing in bays. ", "Snow lies in vales. ")
     )
-    opened = index_of(tmp_path, a_snow=snow, b_whales=whales)
-    for name in ("whales", "snow"):
+    opened = index_of(tmp_path, a=snow, b=whales)
+    for name, first in (("whales", "b"), ("snow", "a")):
         hits = search(opened, f"Who is the chief of the {name}?", 9).hits
-        chiefs = [Path(hit.file).stem for hit in hits if "chief" in hit.text]
-        assert chiefs == sorted(chiefs, key=lambda file: name not in file)
+        assert next(Path(hit.file).stem for hit in hits if "chief" in hit.text) == first
 
 
 def test_headings_and_file_names_count(tmp_path):

@@ -18,7 +18,7 @@ from ownlm.cli import main
 from ownlm.console.errors import OwnlmError
 from ownlm.corpus.batches import Batches, shifted
 from ownlm.corpus.shards import Corpus
-from ownlm.training import loop, watchdog
+from ownlm.training import loop
 from ownlm.training.checkpoint import WholeModel, checkpoints
 from ownlm.training.diagnosis import Accepted, Diagnosis, diagnose, forward_again
 from ownlm.training.log import read_log
@@ -44,6 +44,7 @@ def test_the_rule_on_losses_whose_answer_is_known():
     assert highest_normal_loss([], 8.0) == math.inf
     assert highest_normal_loss([3.0] * 19, 8.0) == 16
     assert highest_normal_loss([9.0] * 19, 8.0) == 18
+    assert highest_normal_loss([0.8], math.log(2)) == pytest.approx(3.8)  # two labels
 
 
 @pytest.mark.parametrize(("rows", "steps", "seed"), [(8, 60, 0), (1, 150, 0), (1, 150, 1)])
@@ -60,7 +61,7 @@ def test_no_false_alarm_in_small_noisy_runs_of_text_in_two_languages(
 
 def test_ten_steps_in_a_row_are_skipped_and_the_next_one_stops(run, corpus, monkeypatch):
     nothing = Diagnosis("nothing is bad", "", "unknown", False, [], 0)
-    monkeypatch.setattr(watchdog, "diagnose", lambda *_: nothing)
+    monkeypatch.setattr(loop, "diagnose", lambda *_: nothing)
     trainer = trainer_of(run, corpus)
     dog = Watchdog("skip")
     for _ in range(2):

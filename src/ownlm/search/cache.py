@@ -121,7 +121,7 @@ def _refresh(context: Context, old: Index | None) -> tuple[Index, bool]:
     if asked > SLOW:
         out.say(f"reading {out.human_bytes(asked)} of {context.path} …", style="dim")
     segments: list[Segment] = []
-    read_again = old is None or False
+    read_again = old is None or list(held) != names
     for file, name, stat in zip(context.files, names, stats):
         part = held.get(name)
         if part is None or not _same(part, stat):

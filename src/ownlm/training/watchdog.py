@@ -32,6 +32,7 @@ HISTORY = (
     50  # steps: enough for a median that one odd batch does not move, few enough to follow a falling loss
 )
 LEAST_HISTORY = 20  # steps before a jump can be told from a start: the length of the default warm-up
+START_RISE = 3.0  # nats: of a few labels, where twice an even guess is little, small batches differ that much
 LEAST_RISE = 1.0  # nats: every token e times less likely than it was
 SIGMAS = 10.0  # standard deviations: no batch of normal text in the life of any run
 TO_SIGMA = (
@@ -47,7 +48,7 @@ def highest_normal_loss(losses: Sequence[float], even_guess: float) -> float:
     largest rise from one of them to the next: text of several kinds in batches of one row has a hard kind that comes
     again and again. The noise is that of the differences between neighbours, which a loss that falls does not widen,
     by their median, which odd batches do not move. Of fewer than 20 losses, which say little while the learning rate
-    warms up, only one twice as high as that of even guesses is not normal.
+    warms up, only one twice as high as that of even guesses is not normal, and 3 nats higher.
 
     Args:
         losses: of the last steps, oldest first.
@@ -56,7 +57,8 @@ def highest_normal_loss(losses: Sequence[float], even_guess: float) -> float:
     if not losses:
         return math.inf
     if len(losses) < LEAST_HISTORY:
-        return 2 * max(even_guess, losses[0])
+        start = max(even_guess, losses[0])
+        return max(2 * start, start + START_RISE)
     rises = sorted(after - before for before, after in itertools.pairwise(losses))
     noise = TO_SIGMA * statistics.median(map(abs, rises)) / math.sqrt(2)  # a difference holds it twice
     return statistics.median(losses) + max(LEAST_RISE, SIGMAS * noise, 3 * rises[-3])

@@ -95,7 +95,7 @@ def finetune(
         allow_overlap: train also when held-out rows are trained on; recorded.
         minutes: train about this long.
         max_steps: train exactly this many steps.
-        num_train_epochs: how often to go through the rows; 3 without any length.
+        num_train_epochs: how often to go through the rows; without any length 3, with a head 2.
         learning_rate: peak of AdamW; default by rule.
         muon_learning_rate: peak of Muon, which trains the matrices; default by rule.
         weight_decay: decoupled, on all matrices.

@@ -26,9 +26,10 @@ from ownlm.training.plan import (
 )
 from ownlm.training.tuning.prepare import Prepared
 
-DEFAULT_EPOCHS = 3.0
+DEFAULT_EPOCHS = {"text": 3.0, "head": 2.0}  # a head on a small model learns its rows by heart in the third
 WINDOW = 256  # tokens, where the rows are shorter: several share a window, and attention over it costs little
 MOST_TOKENS = 4096  # a step: rows of a task say more than running text
+HEAD_ROWS = 32  # a step, at most: one label a row says little, but many small steps did best (docs/log.md)
 STEPS_AN_EPOCH = 20  # at least: small data in large steps would be few updates
 DECAY_SHARE = 1.0  # of the steps after the warm-up: no plateau (docs/log.md)
 
@@ -85,6 +86,9 @@ def draft(settings: Mapping[str, Any], known: Prepared) -> TrainPlan:
     )
     if settings["per_device_train_batch_size"] is None:
         rows = max(1, min(rows, windows // (STEPS_AN_EPOCH * accumulation)))
+        if known.form.head is not None:
+            shared = len(known.examples) / windows  # examples of a window
+            rows = max(1, min(rows, round(HEAD_ROWS / shared)))
     adamw, muon = chosen_rates(settings, known)
     checkpointing = settings["gradient_checkpointing"]
     return TrainPlan(
@@ -100,8 +104,12 @@ def draft(settings: Mapping[str, Any], known: Prepared) -> TrainPlan:
     )  # fmt: skip
 
 
-def steps_of(settings: Mapping[str, Any], plan: TrainPlan, windows: int) -> int | None:
-    """The number of steps that the settings ask for, three epochs without a length; None where they ask for minutes."""
+def steps_of(settings: Mapping[str, Any], plan: TrainPlan, windows: int, kind: str) -> int | None:
+    """The number of steps that the settings ask for, some epochs without a length; None where they ask for minutes.
+
+    Args:
+        windows: of an epoch. kind: a name of `DEFAULT_EPOCHS`.
+    """
     one_length(**{name: settings[name] for name in ("minutes", "max_steps", "num_train_epochs")})
     if settings["minutes"] is not None and settings["minutes"] <= 0:
         raise UsageError(f"{settings['minutes']} minutes are no time to train.", where="--minutes")
@@ -113,7 +121,7 @@ def steps_of(settings: Mapping[str, Any], plan: TrainPlan, windows: int) -> int 
     steps = steps_for(
         max_steps=settings["max_steps"],
         tokens=None,
-        epochs=epochs or DEFAULT_EPOCHS,
+        epochs=epochs or DEFAULT_EPOCHS[kind],
         tokens_per_step=plan.rows_per_step,
         tokens_per_epoch=windows,
     )

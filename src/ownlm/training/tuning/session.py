@@ -89,7 +89,8 @@ class Tuning:
     def _steps(
         self, known: Prepared, plan: TrainPlan, source: Packed | HeadRows, windows: int
     ) -> tuple[int, float]:
-        steps = planning.steps_of(self.settings, plan, windows)
+        kind = "text" if known.form.head is None else "head"
+        steps = planning.steps_of(self.settings, plan, windows, kind)
         if steps is not None:
             return steps, 0.0
         trial = self._trainer(
