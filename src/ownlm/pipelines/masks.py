@@ -11,6 +11,8 @@ from ownlm.console import output as out
 from ownlm.console.errors import Refused, UsageError
 from ownlm.headed import HeadedModel
 from ownlm.masked import MaskedModel
+from ownlm.model.encoder import Encoder
+from ownlm.model.transformer import Transformer
 from ownlm.pipelines.base import Pipeline, texts_of
 
 
@@ -103,13 +105,10 @@ class FeatureExtraction(Pipeline):
                 f"the text has {len(row):,} tokens; the window holds {model.context:,}.", where="inputs"
             )
         ids_BT = torch.tensor([row])
-        states: Any
-        if not whole:
-            states = model.model.hidden(ids_BT)
+        body: Any = getattr(model.model, "backbone", model.model)
+        if not isinstance(body, Encoder | Transformer):  # computed by transformers
+            inner: Any = body.inner.base_model
+            states = inner(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))[0]
         else:
-            body: Any = getattr(model.model, "backbone", model.model)
-            states = body.hidden(ids_BT, torch.ones_like(ids_BT).bool()) if hasattr(body, "hidden") else None
-        if states is None:
-            inner: Any = model.model.inner
-            states = inner.base_model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))[0]
+            states = body.hidden(ids_BT)
         return states.float().cpu()

@@ -19,7 +19,8 @@ from ownlm.machine.cpu import give_freed_memory_back
 from ownlm.model.checkpoint import load_model, save_model
 from ownlm.model.heads import HeadConfig, HeadModel
 from ownlm.model.heads_checkpoint import load_headed, new_head, save_headed
-from ownlm.model.lora import LoraSettings, add_lora, lora_layers
+from ownlm.model.lora import LoraSettings, add_lora
+from ownlm.model.lora_apply import fill
 from ownlm.model.lora_files import read_adapter, save_adapter
 from ownlm.model.transformer import Transformer
 from ownlm.seeds import derive
@@ -129,7 +130,6 @@ class LabelForm:
             quantize_base(headed)
         if start.lora is not None:
             add_lora(headed, start.lora, derive(start.plan.seed, "adapter"))
-            headed.head.requires_grad_(True)
             weights = AdapterWeights(headed, start.lora, start.base)
         return LabelModel(headed) if self.packed else headed, weights
 
@@ -192,13 +192,7 @@ class AdapterWeights:
 
     def load(self, folder: Path) -> None:
         """See `Weights`."""
-        adapter, layers = read_adapter(folder), lora_layers(self.model)
-        with torch.no_grad():
-            for name, change in adapter.fitted(self.model).items():
-                layers[name].lora_A.copy_(change.down)
-                layers[name].lora_B.copy_(change.up)
-            for name, values in adapter.fitted_whole(self.model).items():
-                self.model.get_parameter(name).copy_(values)
+        fill(self.model, read_adapter(folder))
 
 
 def lengths(examples: Sequence[Example]) -> np.ndarray:
