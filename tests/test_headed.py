@@ -410,6 +410,10 @@ def test_the_rule_of_a_tokenizer_from_elsewhere(tmp_path):
     plain = made.encode
     expected = [0, *plain("the fox").tolist(), *plain("\n").tolist(), *plain("the sea").tolist()]
     assert found.ids == expected
+    # transformers would make a post-processor of its own for a class with a name.
+    named = Tokenizer(made.text, made.config | {"tokenizer_class": "GPT2Tokenizer"})
+    causal_rule(named).save(tmp_path)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path)("the fox", "the sea")["input_ids"] == expected
 
 
 @pytest.mark.parametrize(

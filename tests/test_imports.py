@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation", "use", "tasks",
     },
     "search": {"console", "corpus"},
-    "server": {"console", "corpus", "engine", "tasks", "use", "version"},
+    "server": {"console", "corpus", "engine", "locate", "report", "tasks", "use", "version"},
 }  # fmt: skip
 MAY_IMPORT["verbs"] = set(MAY_IMPORT)
 MAY_IMPORT["front"] = {"verbs", "use", "console", "version"}

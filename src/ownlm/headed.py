@@ -223,8 +223,8 @@ class HeadedModel(LoadedModel):
             pairs: (question, context). A context that is longer than the window is read through overlapping ones.
             top_k: how many answers to each.
             max_answer_len: tokens of an answer at most.
-            no_answer: "" counts as an answer, with its own score; None: as run.json says (`"no_answer": true`: the
-                model was trained on questions without an answer), else not.
+            no_answer: "" counts as an answer, with its own score; None: as run.json says (`no_answer`), else with a
+                model that was taught questions here, and not with one from elsewhere.
             stride: tokens by which windows advance; None: half of what one holds.
 
         Returns:
@@ -241,7 +241,9 @@ class HeadedModel(LoadedModel):
                 raise UsageError(f"{value}; it must be at least 1.", where=name)
         if any(not question.strip() for question, _ in pairs):
             raise UsageError("the question is empty.", where="question")
-        allowed = bool(self.run.get("no_answer", False)) if no_answer is None else no_answer
+        if no_answer is None:
+            # Windows without the answer train "not here" in every run of ours.
+            no_answer = bool(self.run.get("no_answer", "qa" in self.run.get("taught", [])))
         pairs = [(question, without_surrogates(context)) for question, context in pairs]
         encoded = [self.inputs.pair(question, context) for question, context in pairs]
         windows = [self.inputs.windows(one, stride) for one in encoded]
@@ -254,7 +256,7 @@ class HeadedModel(LoadedModel):
                 logits,
                 top_k=top_k,
                 max_answer_len=max_answer_len,
-                no_answer=allowed,
+                no_answer=no_answer,
             )
             for (_, context), one, its, logits in zip(pairs, encoded, windows, values)
         ]

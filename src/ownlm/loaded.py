@@ -304,7 +304,10 @@ def _native(
         )
     if opened.name == "torch" and device == "cpu" and backend is None:
         out.say(f"torch computes: {NOT_BUILT} (pip builds them where a C++ compiler is).", style="dim")
-    return LoadedModel(path, read_run(path), tokenizer, Engine(opened))
+    engine = Engine(opened)
+    if engine.plan.short:
+        out.say(f"memory: {engine.plan}", style="dim")
+    return LoadedModel(path, read_run(path), tokenizer, engine)
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:

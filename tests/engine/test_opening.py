@@ -11,6 +11,8 @@ import torch
 import ownlm
 from ownlm.console.errors import Refused, UsageError
 from ownlm.engine import Engine, memory_plan, native_backend, opening
+from ownlm.engine import engine as engine_module
+from ownlm.engine.memory_plan import MemoryPlan
 from ownlm.engine.opening import open_folder, torch_model
 from ownlm.engine.quantized import named_entries, quantization_config, quantize, quantized_names
 from ownlm.model.checkpoint import save_model, save_tensors, write_json
@@ -105,6 +107,20 @@ def test_memory_is_looked_at_before_weights_are_read(
     monkeypatch.setattr("ownlm.engine.native_backend.stored_weights", never)
     with pytest.raises(Refused, match=r"does not fit into memory: weights 730.4 kB .* 400.0 kB free"):
         open_folder(folders["float32"])
+
+
+def test_it_is_said_when_the_cache_holds_less_than_a_window(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ownlm.load(run)
+    assert "memory: " not in capsys.readouterr().err
+    monkeypatch.setattr(
+        engine_module, "plan_for", lambda *_, **__: MemoryPlan(10**6, 64_000, 9, 10**7, 1, 1000)
+    )
+    ownlm.load(run)
+    said = capsys.readouterr().err
+    assert "memory: weights 1.0 MB + cache 64.0 kB for 64 tokens" in said
+    assert "a text may have 64 tokens, the window would hold 1,000" in said
 
 
 @built

@@ -96,6 +96,17 @@ def test_answers(family, tmp_path):
     assert answer["answer"] == text.strip()
 
 
+def test_types_of_a_tokenizer_that_the_model_has_no_table_for(tmp_path):
+    theirs = build("xlm-roberta", "sequence-classification", tmp_path)
+    wordpiece().save_pretrained(tmp_path)  # says 1 in the second text
+    model = ownlm.load(tmp_path, device="cpu")
+    encoded = model.inputs.pair("the fox", "the sea")
+    assert max(encoded.types) == 1
+    with torch.no_grad():
+        expected = theirs(torch.tensor([encoded.ids])).logits.double().numpy()
+    np.testing.assert_allclose(model.logits([("the fox", "the sea")]), expected, atol=1e-5)
+
+
 def test_a_head_that_is_missing(tmp_path):
     build("electra", "sequence-classification", tmp_path)
     transformers.ElectraModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "body")

@@ -151,21 +151,15 @@ def test_lm_eval_measures_what_scoring_in_process_does(model_folder, tmp_path, t
     if tokenizer == "huggingface" and not has(python, "transformers"):
         pytest.skip("lm-eval's own tokenizer needs transformers")
     with live(model_folder, chat_template=None) as server:
-        arguments = (
-            f"model=run,base_url={server.url}/v1/completions,max_length=128,num_concurrent=3,batch_size=2"
-        )
+        arguments = f"model=run,base_url={server.url}/v1/completions,max_length=128,num_concurrent=3"
         arguments += f",tokenizer_backend={tokenizer},tokenizer={model_folder}"
-        samples = lm_eval(python, tmp_path, "local-completions", arguments, "tiny_choices,tiny_written")
+        tasks = "tiny_choices,tiny_written"
+        samples = lm_eval(python, tmp_path, "local-completions", arguments, tasks, "--batch_size", "2")
         assert len(samples["tiny_choices"]) == len(ROWS)
         for sample in samples["tiny_choices"]:
-            for (context, continuation), response in zip(
-                [a["arg_0"] for a in []] or [(v["arg_0"], v["arg_1"]) for v in sample["arguments"].values()],
-                sample["filtered_resps"],
-            ):
-                value, greedy = response
-                assert (float(value), str(greedy)) == tuple(
-                    f(x) for f, x in zip((float, str), in_process(model_folder, context, continuation))
-                ), (context, continuation)
+            for asked, (value, greedy) in zip(sample["arguments"].values(), sample["filtered_resps"]):
+                alone = in_process(model_folder, asked["arg_0"], asked["arg_1"])
+                assert (float(value), str(greedy)) == (alone[0], str(alone[1])), asked
         own = ownlm.load(model_folder)
         for sample in samples["tiny_written"]:
             context = sample["arguments"]["gen_args_0"]["arg_0"]

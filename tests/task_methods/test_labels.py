@@ -46,6 +46,12 @@ def test_a_model_that_was_taught_labels_is_not_calibrated(model, monkeypatch):
     assert {one["label"]: one["score"] for one in found} == pytest.approx(
         dict(zip(LABELS, expected.tolist())), rel=1e-5
     )
+    # Some of them are weighed after the prompt that names all of them, as in training.
+    (two,) = model.classify("The fox runs home.", LABELS[:2], top_k=None)
+    expected = expected[:2] / expected[:2].sum()
+    assert {one["label"]: one["score"] for one in two} == pytest.approx(
+        dict(zip(LABELS, expected.tolist())), rel=1e-5
+    )
 
 
 def test_a_text_does_not_depend_on_those_beside_it(model):

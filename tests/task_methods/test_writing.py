@@ -95,7 +95,7 @@ def test_answers_that_were_cut_are_counted(model, capsys):
 
 def test_the_languages_of_training_are_named_and_others_refused(chatting, monkeypatch):
     monkeypatch.setitem(chatting.run, "taught", ["chat", "translation"])
-    monkeypatch.setitem(chatting.run, "languages", ["en", "de"])
+    monkeypatch.setitem(chatting.run, "data", {"languages": ["en", "de"]})
     asked: list[str] = []
     plain = Asker.conversation
     monkeypatch.setattr(

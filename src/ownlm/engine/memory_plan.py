@@ -43,6 +43,11 @@ class MemoryPlan:
     blocks: int
     max_context: int
 
+    @property
+    def short(self) -> bool:
+        """Whether the cache holds less than one window."""
+        return 0 < self.blocks * BLOCK < self.max_context
+
     def __str__(self) -> str:
         tokens = self.blocks * BLOCK
         if not self.blocks:
@@ -55,7 +60,7 @@ class MemoryPlan:
             f"step {human_bytes(self.activations)} = {human_bytes(self.weights + self.cache + self.activations)}; "
             f"{human_bytes(self.available)} free"
         )
-        if tokens < self.max_context:
+        if self.short:
             text += f"; a text may have {tokens:,} tokens, the window would hold {self.max_context:,}"
         return text
 

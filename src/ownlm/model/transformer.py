@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ownlm.model.attention import Attention, position_mask, texts_mask, window_mask
 from ownlm.model.cache import KeyValueCache
 from ownlm.model.config import ModelConfig
 from ownlm.model.int8 import Int8Matrix
 from ownlm.model.layers import MLP, Embedding, Linear, Norm, rotary_tables
+from ownlm.model.recomputed import recomputed
 
 
 class Block(nn.Module):
@@ -143,7 +143,8 @@ class Transformer(nn.Module):
         config, length = self.config, ids_BT.shape[1]
         end = 0
         if starts_BT is not None:
-            assert cache is None and positions_BT is None, "rows of several texts have no cache"
+            assert cache is None, "rows of several texts have no cache"
+            assert positions_BT is None, "they count their positions themselves"
             positions_BT = places_of(ids_BT, starts_BT)
         if cache is None:
             if (
@@ -178,8 +179,7 @@ class Transformer(nn.Module):
             return block(x_BTC, *context)
         run = self.in_training[layer] if self.in_training else block
         if self.gradient_checkpointing:
-            # A block that is computed again must drop the same values.
-            return checkpoint(run, x_BTC, *context, use_reentrant=False, preserve_rng_state=self.has_dropout)
+            return recomputed(lambda x: run(x, *context), x_BTC, random=self.has_dropout)
         return run(x_BTC, *context)
 
     def _rotary_for(

@@ -53,7 +53,7 @@ class Hit:
 
     def place_of(self, offset: int) -> str:
         """Where the character at this offset of the text is cited."""
-        if not self.flowing:
+        if self.line is None or not self.flowing:
             return self.place
         return f"{self.file}:{self.line + self.text.count(chr(10), 0, offset)}"
 

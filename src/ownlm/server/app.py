@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from ownlm.server import completions, operations, page, tokens
+from ownlm.server import completions, operations, page, page_routes, tokens
 from ownlm.server.access_log import AccessLog
 from ownlm.server.call import Call, State, endpoint, json_response
 from ownlm.server.chat import chat_completions
@@ -85,6 +85,8 @@ def build(state: State, access: Access, log: AccessLog) -> ASGIApp:
     )
     for path, (handle, about) in POSTS.items():
         _add(app, path, endpoint(state, path, handle), "POST", about, _body(path))
+    for path, answer, about, extra in page_routes.routes(state, access):
+        _add(app, path, answer, "GET", about, extra)
     _add_questions(app, state)
     _add_errors(app)
     return Front(app, access, state.metrics, log)
@@ -141,7 +143,7 @@ def _add(
         for status, what in STATUSES.items()
     }
     methods = [method, "HEAD"] if method == "GET" else [method]
-    name = path.strip("/").replace("/", "_").replace("{name:path}", "name")
+    name = path.strip("/").replace("{name:path}", "name").replace("{run}", "run").replace("/", "_").replace(".", "_")
     app.add_api_route(
         path, handler, methods=methods[:1], summary=about, responses=errors, openapi_extra=extra, name=name,
         response_class=Response, operation_id=f"{method.lower()}_{name}",

@@ -18,6 +18,7 @@ from ownlm.server.limits import Gate, Limits, too_long
 from ownlm.server.mailbox import Gone, Mailbox
 from ownlm.server.metrics import Metrics
 from ownlm.server.record import Record
+from ownlm.server.runs import RunFolder
 from ownlm.server.schemas import checked
 from ownlm.server.served import Models
 
@@ -33,6 +34,7 @@ class State:
     limits: Limits
     gate: Gate
     metrics: Metrics
+    runs: RunFolder | None = None
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="text")
     )

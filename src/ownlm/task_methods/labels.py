@@ -44,7 +44,7 @@ def classify(
     """
     check_labels(labels)
     asker = Asker(loaded)
-    weigh = _Weighing(loaded, asker, labels)
+    weigh = _Weighing(loaded, asker, labels, _named(loaded, labels))
     pieces: list[str] = []
     whose: list[int] = []
     for number, text in enumerate(texts):
@@ -60,7 +60,7 @@ def classify(
             "the mean over overlapping windows counts."
         )
     scores = weigh.log_probabilities(pieces)
-    if "classification" not in loaded.taught and "sentiment" not in loaded.taught:
+    if not _was_taught(loaded, labels):
         scores = scores - np.log(weigh.content_free())
     return ranked(labels, _means(scores, whose, len(texts)), top_k)
 
@@ -88,16 +88,32 @@ def check_labels(labels: Sequence[str]) -> None:
         raise UsageError(f'"{twice}" is there twice.', where=where)
 
 
+def _was_taught(loaded: LoadedModel, labels: Sequence[str]) -> bool:
+    """Whether the model was fine-tuned on these labels in words."""
+    known = loaded.run.get("labels") or []
+    return bool({"classification", "sentiment"} & set(loaded.taught)) and set(labels) <= set(known)
+
+
+def _named(loaded: LoadedModel, labels: Sequence[str]) -> Sequence[str]:
+    """The labels that the prompt names: all those of training where the model was taught them."""
+    return list(loaded.run["labels"]) if _was_taught(loaded, labels) else labels
+
+
 class _Weighing:
     """Log-probabilities of labels after texts, relative to each other.
+
+    Args:
+        labels: to weigh. named: those that the prompt names.
 
     Attributes:
         room: tokens of a text that fit the window beside what is asked and the longest label.
     """
 
-    def __init__(self, loaded: LoadedModel, asker: Asker, labels: Sequence[str]) -> None:
-        self._loaded, self._asker, self._labels = loaded, asker, labels
-        asked = asker.labels("", labels)
+    def __init__(
+        self, loaded: LoadedModel, asker: Asker, labels: Sequence[str], named: Sequence[str]
+    ) -> None:
+        self._loaded, self._asker, self._labels, self._named = loaded, asker, labels, named
+        asked = asker.labels("", named)
         prompt, own = asker.split(asked, labels)
         # An answer of a decoder has a window of its own.
         around = len(prompt) + (0 if loaded.answers_alone else max(map(len, own)) + 1)
@@ -113,7 +129,7 @@ class _Weighing:
         """[texts, labels], each row normalised."""
         prompts, answers = [], []
         for text in texts:
-            asked = self._asker.labels(text, self._labels)
+            asked = self._asker.labels(text, self._named)
             prompt, own = self._asker.split(asked, self._labels)
             prompts.append(prompt)
             answers.append([[*one, *self._ends(asked)] for one in own])

@@ -115,7 +115,8 @@ def trained_languages(loaded: LoadedModel, task: str, asked: tuple[str, str]) ->
     Raises:
         UsageError: other languages were asked for.
     """
-    named, wanted = loaded.run.get("languages"), (language_name(asked[0]), language_name(asked[1]))
+    data, wanted = loaded.run.get("data"), (language_name(asked[0]), language_name(asked[1]))
+    named = data.get("languages") if isinstance(data, dict) else None
     if task != "translation" or task not in loaded.taught or not isinstance(named, list) or len(named) != 2:
         return wanted
     trained = language_name(str(named[0])), language_name(str(named[1]))

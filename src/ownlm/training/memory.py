@@ -12,6 +12,7 @@ from ownlm.training.plan import TrainPlan
 
 # What comes with the first step whatever its sizes: threads, kernels that oneDNN compiles, library pages.
 PROCESS_BYTES = {"cpu": 20_000_000, "cuda": 100_000_000}
+CHECKPOINTING_BYTES = 30_000_000  # more on a CPU when blocks are computed again (bench/train_memory.py)
 
 PATHS = {"plain": plain, "fused": fused}
 
@@ -45,7 +46,10 @@ def step_memory(step: Step) -> Parts:
     """
     peak = max(PATHS[path_of(step)](step), key=lambda parts: sum(parts.values()))
     kind = step.device.split(":")[0]
-    parts = peak | {"process": PROCESS_BYTES.get(kind, PROCESS_BYTES["cpu"])}
+    process = PROCESS_BYTES.get(kind, PROCESS_BYTES["cpu"])
+    if step.gradient_checkpointing and kind == "cpu":
+        process += CHECKPOINTING_BYTES
+    parts = peak | {"process": process}
     return {name: size for name, size in parts.items() if size}
 
 

@@ -91,9 +91,6 @@ def answer(talk: Talk, question: str, seed: int | None = None) -> None:
         out.result("")
         raise Leave from None
     out.result("")
-    if turn is None:
-        out.say("Nothing was written; the message is taken back.")
-        raise _Stopped
     talk.remark(turn)
     out.result("")
     if turn.completion is None:

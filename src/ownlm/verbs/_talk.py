@@ -73,15 +73,12 @@ class Talk:
         show: Callable[[str], None],
         stopped: Callable[[], bool] = lambda: False,
         seed: int | None = None,
-    ) -> Turn | None:
+    ) -> Turn:
         """The answer to a message, which is kept with it.
 
         Args:
             show: is given the answer piece by piece.
-            stopped: says whether to end it here.
-
-        Returns:
-            None: it was stopped before it began; then nothing is kept.
+            stopped: says whether to end it here; asked after each piece.
         """
         seed = self.seed if seed is None else seed
         messages = checked([*self.messages, {"role": "user", "content": question}])
@@ -95,8 +92,6 @@ class Talk:
                 show(piece.text)
                 if stopped():
                     break
-        if completion is None and not text:
-            return None
         self.turns.append(Turn(question, text, seed, completion, left_out))
         return self.turns[-1]
 

@@ -200,8 +200,7 @@ def _answer(talk: Talk, text: str, *, json: bool) -> None:
     turn = talk.ask(text, show)
     if shown:
         out.result("")
-    if turn is not None:
-        talk.remark(turn)
+    talk.remark(turn)
 
 
 def _lines() -> Iterator[tuple[int, str]]:

@@ -39,6 +39,7 @@ def serve(
     timeout: float = 600.0,
     max_context: int | None = None,
     log_content: bool = False,
+    runs: Path | None = None,
     metrics_prefix: str = "ownlm",
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto",
@@ -66,6 +67,7 @@ def serve(
         timeout: seconds for a request, waiting included.
         max_context: a smaller context window than the model was made for.
         log_content: note prompts and answers too.
+        runs: a folder whose runs the page shows: their curves while they train, and their reports.
         metrics_prefix: of the names in /metrics; vllm for dashboards made for it.
         device: cpu, cuda, mps, or auto.
         dtype: float32, bfloat16, int8, int4 (on a CPU), or auto: as the model is stored.
@@ -86,6 +88,9 @@ def serve(
     from ownlm.server.models import adapter_names
 
     adapters = adapter_names(adapter)
+    from ownlm.server.runs import RunFolder
+
+    shown = RunFolder(runs) if runs is not None else None
     from ownlm.loaded import resolve
 
     path = resolve(model)  # before torch is loaded: a wrong name is said at once
@@ -121,6 +126,7 @@ def serve(
     except BaseException:
         sock.close()
         raise
+    state.runs = shown
     access = Access(keys, [one.lower() for one in allow_host], cors_origin)
     app = build(state, access, AccessLog(content=log_content))
     _announce(state, sock.getsockname(), host, keys)

@@ -1,6 +1,7 @@
 /** One answer while it is streamed: its text, its tokens, its times. */
 
-import { events } from "./api.js";
+import { ask, events } from "./api.js";
+import { Complaint } from "./i18n.js";
 
 const TOPS = 8; // alternatives that are asked for at each token
 
@@ -74,8 +75,16 @@ export function speedOf({ tokens, seconds, firstSeconds }) {
   return tokens > 1 && seconds > firstSeconds ? (tokens - 1) / (seconds - firstSeconds) : null;
 }
 
+/** How many tokens fit into the window after a prompt. Raises a Complaint when none does. */
+export async function roomAfter(request, signal = undefined) {
+  const { count, max_model_len: window } = await ask("/tokenize", { ...request, return_token_strs: false }, signal);
+  if (count >= window) throw new Complaint("windowFull", { count, window });
+  return window - count;
+}
+
 /** The most probable tokens at the place after a prompt, for the bars. */
-export async function nextTokens(ask, route, request, signal) {
+export async function nextTokens(route, request, signal) {
+  await roomAfter(request, signal);
   const one = { ...request, max_tokens: 1, temperature: 0, seed: 0 };
   const isChat = route === "/v1/chat/completions";
   const body = isChat ? { ...one, logprobs: true, top_logprobs: 20 } : { ...one, logprobs: 20 };

@@ -1,7 +1,7 @@
 /** The next token's chances as bars: what the settings do, on what the model really gives at this place. */
 
-import { Problem } from "./api.js";
-import { h, say, write } from "./dom.js";
+import { h, say } from "./dom.js";
+import { sayError } from "./errors.js";
 import { t } from "./i18n.js";
 import { chances, percent, visible } from "./sampling.js";
 
@@ -67,8 +67,7 @@ export class Bars {
     } catch (error) {
       if (error.name === "AbortError") return;
       this.list.replaceChildren();
-      if (error instanceof Problem && error.status) write(this.words, error.message);
-      else say(this.words, "noServer");
+      sayError(this.words, error);
     }
   }
 

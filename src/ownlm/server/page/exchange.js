@@ -58,7 +58,8 @@ function turn(given, number, where) {
 
 function version(given, where) {
   check(isObject(given), where);
-  const made = { content: text(given.content, `${where}.content`) };
+  check(/^[\w-]{1,64}$/.test(given.id ?? ""), `${where}.id`);
+  const made = { id: given.id, content: text(given.content, `${where}.content`) };
   if (given.model !== undefined) made.model = text(given.model, `${where}.model`);
   if (isObject(given.stats)) made.stats = stats(given.stats);
   return made;

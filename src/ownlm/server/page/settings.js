@@ -15,7 +15,8 @@ const ROWS = [
   { name: "seed", neutral: null, low: 0, high: 2 ** 53 - 1, step: 1, typed: true },
   { name: "stop", neutral: "", text: true },
 ];
-const START = { temperature: 0.8, max_tokens: 512 };
+export const CONTINUATION = 256; // tokens, where no length is set
+const START = { temperature: 0.8 };
 
 /** The settings of this browser; whoever listens hears of each change. */
 export class Settings extends EventTarget {
@@ -65,7 +66,7 @@ export function settingsPanel(settings, source) {
 
 function control(row, settings) {
   const id = `setting-${row.name}`;
-  const about = h("p", { class: "about", id: `${id}-about`, t: `about_${row.name}` });
+  const about = h("p", { class: "about", id: `${id}-about`, t: [`about_${row.name}`, { count: CONTINUATION }] });
   const inputs = row.text ? [stopArea(row, id, settings)] : numberInputs(row, id, settings);
   settings.addEventListener("reset", () => inputs.forEach((input) => (input.value = shown(settings.values[row.name]))));
   return h("div", { class: "setting" }, h("label", { htmlFor: id, t: `setting_${row.name}` }), h("div", { class: "pair" }, inputs), about);

@@ -5,7 +5,7 @@ import { checkedConversations } from "./exchange.js";
 const PREFIX = "ownlm.conversation.";
 
 /**
- * @typedef {{content: string, model?: string, stats?: Object}} Version of an answer
+ * @typedef {{id: string, content: string, model?: string, stats?: Object}} Version of an answer
  * @typedef {{role: "user"|"assistant", content?: string, versions?: Version[], chosen?: number}} Turn
  * @typedef {{id: string, title: string, system: string, created: number, updated: number, turns: Turn[]}} Conversation
  */

@@ -136,6 +136,7 @@ class Tuning:
             data={
                 "sources": [str(source) for source in settings["data"]],
                 "shape": known.data.shape.name,
+                "languages": list(known.data.shape.languages),
                 "hash": build.data_hash(known.examples),
                 "train_rows": len(known.train),
                 "held_out_rows": len(known.held_out),
