@@ -59,7 +59,7 @@ class RunFolder:
 
         Returns:
             "steps": [[step, loss, learning rate, tokens per second], …], "validations": [[step, loss, bits per
-            byte], …], "next"; "restarted": the log is shorter than `after`, so this is all of it; "more": there is
+            byte], …], "last": the last step as it is; "next"; "restarted": the log is shorter than `after`, so this is all of it; "more": there is
             more to be read now.
 
         Raises:
@@ -67,7 +67,14 @@ class RunFolder:
         """
         path = self._file(run, "log.jsonl", missing_is_fine=True)
         if path is None:
-            return {"steps": [], "validations": [], "next": 0, "restarted": after > 0, "more": False}
+            return {
+                "steps": [],
+                "last": None,
+                "validations": [],
+                "next": 0,
+                "restarted": after > 0,
+                "more": False,
+            }
         size = path.stat().st_size
         restarted = after > size
         begin = 0 if restarted else after
@@ -76,8 +83,10 @@ class RunFolder:
             data = stream.read(MOST_BYTES)
         whole = data.rfind(b"\n") + 1  # the last line may be half written
         entries = list(_entries(data[:whole]))
+        steps = _rows(entries, "step", SERIES)
         return {
-            "steps": _curve([entry for entry in entries if entry.get("kind") == "step"]),
+            "steps": _thinned(steps),
+            "last": steps[-1] if steps else None,
             "validations": _rows(entries, "validation", ("loss", "bits_per_byte")),
             "next": begin + whole,
             "restarted": restarted,
@@ -163,13 +172,14 @@ def _entries(data: bytes) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _curve(entries: list[dict[str, Any]]) -> list[list[float | None]]:
-    """[step, loss, learning rate, tokens per second] of steps; of very many the means of neighbours."""
-    rows = _rows(entries, "step", SERIES)
+def _thinned(rows: list[list[Any]]) -> list[list[Any]]:
+    """The rows; of very many the means of neighbours."""
     if len(rows) <= MOST_POINTS:
         return rows
-    columns = [{point.x: point.y for point in thin([(row[0], row[1 + n]) for row in rows if row[1 + n] is not None], MOST_POINTS)}
-               for n in range(len(SERIES))]  # fmt: skip
+    columns = []
+    for column in range(1, 1 + len(SERIES)):
+        points = thin([(row[0], row[column]) for row in rows if row[column] is not None], MOST_POINTS)
+        columns.append({point.x: point.y for point in points})
     return [[step, *(column.get(step) for column in columns)] for step in columns[0]]
 
 

@@ -5,7 +5,7 @@ import { ask } from "./api.js";
 import { barList } from "./bars.js";
 import { button, copy, h, say, write } from "./dom.js";
 import { t } from "./i18n.js";
-import { chances, percent, visible } from "./sampling.js";
+import { chances, percent, visible, wholeTexts } from "./sampling.js";
 import { asCurl, asPython } from "./snippets.js";
 
 const PLAIN = { temperature: 1, top_p: 1, top_k: 0, min_p: 0 };
@@ -43,6 +43,7 @@ export function details(about) {
       const isOpen = buttons.some((one) => one.dataset.key === key && one.getAttribute("aria-expanded") === "true");
       for (const one of buttons) one.setAttribute("aria-expanded", String(!isOpen && one.dataset.key === key));
       place.replaceChildren(...(isOpen ? [] : [view()]));
+      place.scrollIntoView({ block: "nearest" });
     }, { class: "quiet", data: { key }, "aria-expanded": "false" }),
   );
   return { buttons, place };
@@ -104,7 +105,7 @@ function promptView({ request }) {
   ask("/tokenize", messages ? { model, messages } : { model, prompt }).then(
     (found) => {
       say(words, "promptAbout", { count: found.count, window: found.max_model_len });
-      text.append(...found.token_strs.map((token, n) => h("span", { class: n % 2 ? "odd" : "even" }, token.startsWith("bytes:") ? visible(token) : token)));
+      text.append(...wholeTexts(found.token_strs).map((part, n) => h("span", { class: n % 2 ? "odd" : "even" }, part)));
     },
     (error) => write(words, error.message),
   );

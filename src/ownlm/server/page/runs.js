@@ -64,15 +64,12 @@ export class Runs {
   choose(id) {
     clearTimeout(this.logTimer);
     this.open = id;
-    this.one.replaceChildren();
-    this.show(true);
-    if (id === null) return;
     this.title = h("div");
     this.drawing = h("figure", { class: "drawing" });
     this.line = h("p", { class: "figures" });
-    this.one.append(this.title, this.drawing, this.line);
-    this.head();
-    this.follow();
+    this.one.replaceChildren(...(id === null ? [] : [this.title, this.drawing, this.line]));
+    this.show(true);
+    if (id !== null) this.follow();
   }
 
   head() {
@@ -108,7 +105,7 @@ export class Runs {
     const validations = points(log.validations);
     const legend = h("figcaption", {}, h("span", { class: "key smooth", t: "lossTraining" }), h("span", { class: "key validation", t: "lossValidation" }));
     this.drawing.replaceChildren(curve(steps, validations, run?.max_steps ?? null), legend);
-    const last = log.steps.at(-1);
+    const { last } = log;
     if (!last) return say(this.line, "curveEmpty");
     const words = { step: last[0], of: run?.max_steps ?? "?", loss: figure(last[1]), speed: last[3] === null ? "?" : Math.round(last[3]) };
     say(this.line, "runLine", words);
@@ -129,6 +126,7 @@ function take(log, more) {
     log[name] = [...kept, ...more[name]];
   }
   log.next = more.next;
+  log.last = more.last ?? log.last;
 }
 
 const stateOf = ({ finished }) => (finished === true ? "runFinished" : finished === false ? "runUnfinished" : "runUnknown");

@@ -46,6 +46,16 @@ export function visible(token) {
   return token.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
 }
 
+/** Tokens as texts that can be read: those of one character are joined. @param {string[]} tokens @returns {string[]} */
+export function wholeTexts(tokens) {
+  const decoder = new TextDecoder();
+  const encoder = new TextEncoder();
+  const texts = tokens.map((token) => decoder.decode(token.startsWith("bytes:") ? bytesOf(token) : encoder.encode(token), { stream: true }));
+  return [...texts, decoder.decode()].filter(Boolean);
+}
+
+const bytesOf = (token) => Uint8Array.from(token.matchAll(/\\x(..)/g), ([, digits]) => parseInt(digits, 16));
+
 /** A share from 0 to 1, short. */
 export function percent(share) {
   if (share > 0 && share < 0.001) return "<0.1%";

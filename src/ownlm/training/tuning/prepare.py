@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ownlm.model.heads import HeadConfig
 from ownlm.tasks.dataset import DataSet, read_dataset, typed_name
 from ownlm.tasks.items import Item, Labelled, Question, Tagged
 from ownlm.tasks.measure import Reader
+from ownlm.tasks.problems import Problems
 from ownlm.tasks.prompts import as_chat
 from ownlm.tasks.templates import ChatTemplate, find_template
 from ownlm.tasks.text_forms import classification_chat, question_chat
@@ -105,14 +107,18 @@ def prepare(settings: Mapping[str, Any], output: Path) -> Prepared:
         template = _template(settings, data, tokenizer, folder)
         reader = Reader(str(settings["model"]), tokenizer, template, max_length)
         form = TextForm(reader, data.task, settings["train_on"])
-    options, labels = (data.problems, max_length), head_labels(train)
+    labels = head_labels(train)
+    already = data.problems.left_out.copy()
     written = train if as_head else [_in_words(item, labels) for item in train]
-    examples, kept, counted = form.rows(written, *options, settings["overlong"])
+    examples, kept, counted = form.rows(written, data.problems, max_length, settings["overlong"])
     there = held_out if as_head else [_in_words(item, labels) for item in held_out]
     # Held-out rows that are too long are answered cut; for the loss they are left out.
-    held_out_examples, _, _ = form.rows(there, *options, "drop")
+    aside = Problems()
+    held_out_examples, _, _ = form.rows(there, aside, max_length, "drop")
     if not examples:
-        raise _nothing_to_train(data, settings["data"])
+        raise _nothing_to_train(data, settings["data"], all_held_out=bool(held_out) and not train)
+    _say_left_out(data.problems.left_out - already, data.problems, "rows are left out")
+    _say_left_out(aside.left_out, aside, "held-out rows are not in the loss on them")
     places = {item.where for item in kept}
     return Prepared(
         folder, _base(settings, folder), config, read_run(folder), data, form, template,
@@ -221,6 +227,11 @@ def _base(settings: Mapping[str, Any], folder: Path) -> str:
 
 def _say_data(data: DataSet, typed: Sequence[str]) -> None:
     out.say(f"{data.rows:,} rows of the shape {data.shape.name}, task {data.task}.")
+    if data.not_read:
+        groups = ", ".join(f"{group.files:,} {group.reason}" for group in data.not_read)
+        out.say(f"  files not read: {groups}")
+    if data.unused:
+        out.say(f"  columns not read: {', '.join(list(data.unused)[:10])}")
     left_out = sum(data.problems.left_out.values())
     if left_out:
         first = next(problem for problem in data.problems.kept if problem.left_out)
@@ -228,11 +239,27 @@ def _say_data(data: DataSet, typed: Sequence[str]) -> None:
         out.say(f"  all of them: ownlm data check {typed_name(typed)}")
 
 
-def _nothing_to_train(data: DataSet, typed: Sequence[str]) -> Refused:
-    kinds = ", ".join(f"{kind} ({number:,})" for kind, number in data.problems.left_out.most_common(3))
+def _say_left_out(left_out: Counter[str], problems: Problems, what: str) -> None:
+    """Rows that were found only now to be of no use, by reason, with the first of each."""
+    for kind, number in left_out.most_common():
+        first = next(problem for problem in problems.kept if problem.left_out and problem.kind == kind)
+        out.warn(f"{number:,} {what}; the first: {first}")
+
+
+def _nothing_to_train(data: DataSet, typed: Sequence[str], *, all_held_out: bool = False) -> Refused:
+    if all_held_out:
+        return Refused(
+            "nothing could be trained: every row is held out.",
+            where=typed_name(typed),
+            why="The share that is held out is drawn by the rows' inputs.",
+            do="--validation 0, or more rows",
+        )
+    problems = data.problems
+    kinds = ", ".join(f"{kind} ({number:,})" for kind, number in problems.left_out.most_common(3))
+    first = next((f" The first: {problem}" for problem in problems.kept if problem.left_out), "")
     return Refused(
         "nothing could be trained: no row has a token to learn.",
         where=typed_name(typed),
-        why=f"Left out: {kinds or 'there is no row to train on'}.",
+        why=f"Left out: {kinds or 'there is no row to train on'}.{first}",
         do=f"ownlm data check {typed_name(typed)}",
     )
