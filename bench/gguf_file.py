@@ -93,12 +93,28 @@ def describe(writer: gguf.GGUFWriter, config: dict[str, Any]) -> int:
     writer.add_embedding_length(width)
     writer.add_block_count(layers)
     writer.add_head_count(heads)
-    writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(config["vocab_size"])
     return int(layers)
 
 
-def write(folder: Path, target: Path, kind: str) -> dict[str, int]:
+def add_vocabulary(writer: gguf.GGUFWriter, folder: Path) -> None:
+    """The tokens of a byte-level BPE, for programs that want text; ours has its special tokens first."""
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    special = {token["content"]: token["id"] for token in spec["added_tokens"]}
+    tokens = sorted((spec["model"]["vocab"] | special).items(), key=lambda entry: entry[1])
+    kinds = [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token, _ in tokens]
+    merges = [one if isinstance(one, str) else " ".join(one) for one in spec["model"]["merges"]]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([token for token, _ in tokens])
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_add_bos_token(False)
+
+
+def write(folder: Path, target: Path, kind: str, vocabulary: bool = False) -> dict[str, int]:
     """Write the file; gives the bytes of each type of tensor."""
     config = json.loads((folder / "config.json").read_text())
     architecture = ARCHITECTURES[config["model_type"]]
@@ -106,6 +122,10 @@ def write(folder: Path, target: Path, kind: str) -> dict[str, int]:
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_file_type(gguf.LlamaFileType[("ALL_" if kind == "f32" else "MOSTLY_") + TYPES[kind]])
     names = gguf.get_tensor_name_map(architecture, describe(writer, config))
+    if vocabulary:
+        add_vocabulary(writer, folder)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     sizes: dict[str, int] = {}
     for theirs, values in tensors(folder):
         name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
@@ -134,8 +154,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--type", choices=TYPES, required=True)
+    parser.add_argument("--vocabulary", action="store_true", help="with the tokens of tokenizer.json")
     options = parser.parse_args()
-    print(json.dumps(write(options.folder, options.target, options.type)))
+    print(json.dumps(write(options.folder, options.target, options.type, options.vocabulary)))
 
 
 if __name__ == "__main__":

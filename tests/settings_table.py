@@ -311,6 +311,7 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
         "max_context": "tests/server/test_serve.py::test_settings_reach_what_they_are_of",
         "log_content": "tests/server/test_access.py::test_what_was_said_is_not_noted_unless_asked_for",
         "runs": "tests/server/test_runs.py::test_the_option",
+        "documents": "tests/server/test_documents.py::test_the_option",
         "metrics_prefix": "tests/server/test_serve.py::test_settings_reach_what_they_are_of",
         "device": "tests/server/test_serve.py::test_settings_reach_what_they_are_of",
         "dtype": "tests/server/test_serve.py::test_settings_reach_what_they_are_of",

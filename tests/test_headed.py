@@ -13,9 +13,10 @@ import torch
 import ownlm
 from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus.tokenizer import Tokenizer
-from ownlm.headed import HeadedModel, example
+from ownlm.headed import HeadedModel
 from ownlm.headed_inputs import HeadInputs, causal_rule
 from ownlm.headed_logits import predict
+from ownlm.headed_refusal import example
 from ownlm.headed_tags import STRATEGIES
 from ownlm.model.heads import HeadConfig
 

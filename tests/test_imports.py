@@ -38,7 +38,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation", "use", "tasks",
     },
     "search": {"console", "corpus"},
-    "server": {"console", "corpus", "engine", "locate", "report", "tasks", "use", "version"},
+    "answering": {"console", "search", "tasks", "use"},
+    "server": {
+        "answering", "console", "corpus", "engine", "locate", "report", "search", "tasks", "use", "version",
+    },
 }  # fmt: skip
 MAY_IMPORT["verbs"] = set(MAY_IMPORT)
 MAY_IMPORT["front"] = {"verbs", "use", "console", "version"}
@@ -50,7 +53,7 @@ GROUPS = {
     "foreign_open": "use", "foreign_headed": "use", "predicting": "use", "task_methods": "use", "seq2seq": "use", "seq2seq_settings": "use", "seq2seq_sources": "use",
     "pipeline": "use", "pipelines": "use",
     "chatting": "use", "conversation": "use",
-    "headed": "use", "headed_inputs": "use", "headed_logits": "use", "headed_spans": "use", "headed_tags": "use",
+    "headed": "use", "headed_inputs": "use", "headed_logits": "use", "headed_refusal": "use", "headed_spans": "use", "headed_tags": "use",
     "headed_training": "use",
     "hub_errors": "hub", "hub_fetch": "hub", "hub_listing": "hub",
 }  # fmt: skip

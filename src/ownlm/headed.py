@@ -5,7 +5,6 @@ It is a `LoadedModel` so that every verb takes it; what would need a model that 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,11 @@ from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus.vocabulary import without_surrogates
 from ownlm.headed_inputs import Encoded, HeadInputs, Window
 from ownlm.headed_logits import HeadScorer, Logits, chosen_labels, label_scores, predict
+from ownlm.headed_refusal import refusal
 from ownlm.headed_spans import answers
 from ownlm.headed_tags import OUTSIDE, entities, tagged_tokens, token_probabilities
 from ownlm.loaded import LoadedModel, read_run
-from ownlm.model.head_families import DOES, HeadKind
+from ownlm.model.head_families import HeadKind
 
 if TYPE_CHECKING:
     from ownlm.continuation import Completion, Piece
@@ -248,16 +248,9 @@ class HeadedModel(LoadedModel):
         encoded = [self.inputs.pair(question, context) for question, context in pairs]
         windows = [self.inputs.windows(one, stride) for one in encoded]
         values = self._predict(windows)
+        limits = {"top_k": top_k, "max_answer_len": max_answer_len, "no_answer": no_answer}
         return [
-            answers(
-                context,
-                one,
-                its,
-                logits,
-                top_k=top_k,
-                max_answer_len=max_answer_len,
-                no_answer=no_answer,
-            )
+            answers(context, one, its, logits, **limits)
             for (_, context), one, its, logits in zip(pairs, encoded, windows, values)
         ]
 
@@ -304,23 +297,6 @@ class HeadedModel(LoadedModel):
 
     def _refuse(self, what: str) -> NoReturn:
         raise refusal(self.path, self.kind, what)
-
-
-def refusal(path: Path, kind: HeadKind, what: str) -> Refused:
-    """A model with a head that cannot do something, `what`: what it does, and how it is asked."""
-    return Refused(
-        f"a model with a head for {kind} {what}.", where=path, why=DOES[kind], do=example(path, kind)
-    )
-
-
-def example(path: Path, kind: str) -> str:
-    """A command that uses a model with such a head."""
-    if kind == "sequence-classification":
-        return shlex.join(["ownlm", "classify", str(path), "A text."])
-    if kind == "question-answering":
-        return shlex.join(["ownlm", "answer", str(path), "A question?", "--context", "FILE"])
-    code = f"import ownlm; print(ownlm.load({str(path)!r}).tag('A text.'))"
-    return shlex.join(["python", "-c", code])
 
 
 def load_headed_model(

@@ -16,6 +16,7 @@ from ownlm.server import completions, operations, page, page_routes, tokens
 from ownlm.server.access_log import AccessLog
 from ownlm.server.call import Call, State, endpoint, json_response
 from ownlm.server.chat import chat_completions
+from ownlm.server.documents import search_documents
 from ownlm.server.embeddings import embeddings
 from ownlm.server.errors import ApiError
 from ownlm.server.front import Access, Front, unexpected
@@ -29,6 +30,7 @@ POSTS: dict[str, tuple[Callable[[Call], Awaitable[Response]], str]] = {
     "/tokenize": (tokens.tokenize, "A text as token ids."),
     "/detokenize": (tokens.detokenize, "Token ids as text."),
     **{f"/v1/tasks/{name}": (task(name), f"Do one task: {name}.") for name in TASKS},
+    "/v1/tasks/search": (search_documents, "Answer from the documents of --documents."),
 }
 ERROR = {
     "type": "object",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -22,6 +22,9 @@ from ownlm.server.runs import RunFolder
 from ownlm.server.schemas import checked
 from ownlm.server.served import Models
 
+if TYPE_CHECKING:
+    from ownlm.server.documents import Documents
+
 T = TypeVar("T")
 TEXT_THREADS, TASK_THREADS = 2, 8  # the first compute, the second mostly wait for the engine
 
@@ -35,6 +38,7 @@ class State:
     gate: Gate
     metrics: Metrics
     runs: RunFolder | None = None
+    documents: Documents | None = None
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="text")
     )

@@ -220,6 +220,18 @@ CLASSIFY = [
     Field("top_k", k.Choices, f"a whole number from 1 to {k.MAX_CHOICES}", "so many of the best labels", 1),
 ]
 SUMMARIZE = [MODEL, _INPUT]
+SEARCH = [
+    MODEL,
+    Field("question", str, "a text", "what is asked of the documents", ...),
+    Field("top_k", k.Choices, f"a whole number from 1 to {k.MAX_CHOICES}", "so many of the best passages", 5),
+    Field(
+        "answer",
+        Literal["passages", "span", "text"],
+        '"passages", "span" or "text"',
+        "the passages alone, words of one of them, or a text that the model writes from them",
+        "passages",
+    ),
+]
 
 ROUTES: dict[str, list[Field]] = {
     "/v1/completions": COMPLETIONS,
@@ -231,4 +243,5 @@ ROUTES: dict[str, list[Field]] = {
     "/v1/tasks/answer": ANSWER,
     "/v1/tasks/classify": CLASSIFY,
     "/v1/tasks/summarize": SUMMARIZE,
+    "/v1/tasks/search": SEARCH,
 }

@@ -70,7 +70,10 @@ def routes(state: State, access: Access) -> list[tuple[str, Handler, str, dict[s
 def offers(state: State) -> dict[str, Any]:
     """`/v1/tasks`: for each model its tasks, each with the scores measured for it or null, and its labels."""
     models = [_offer(model) for model in state.models.by_name.values()]
-    return {"object": "list", "data": models}
+    documents = None
+    if state.documents is not None:
+        documents = {"name": state.documents.path.name, "count": state.documents.count}
+    return {"object": "list", "data": models, "documents": documents}
 
 
 def _offer(model: Served) -> dict[str, Any]:

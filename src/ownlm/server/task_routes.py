@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ownlm.console.errors import OwnlmError
 from ownlm.server.call import Call, Handler, json_response
 from ownlm.server.errors import ApiError, ClientGone, from_ownlm
+from ownlm.server.served import Served
 
 Work = Callable[[Any, dict[str, Any]], Any]
 
@@ -61,31 +62,49 @@ def task(name: str) -> Handler:
                 param="model",
                 code="task_not_supported",
             )
-        await call.enter()
-        model = served.for_thread()
-        engine: Any = model.engine if served.driver is not None else None
-        if engine is not None:
-            call.at_the_end.append(engine.leave)
-        results = await _in_thread(call, lambda: work(model, fields))
-        tokens = {}
-        if engine is not None:
-            call.record.prompt_tokens, call.record.new_tokens = engine.prompt_tokens, engine.new_tokens
-            tokens = {"prompt_tokens": engine.prompt_tokens, "completion_tokens": engine.new_tokens}
-        call.record.content = {"fields": fields, "results": results}
-        call.record.finish = ["stop"]
         known = served.loaded.run.get("scores") or {}
         measured = next((known[one] for one in scores if one in known), None)
-        return json_response(
-            {
-                "object": f"task.{name}",
-                "model": served.name,
-                "results": results,
-                "measured": measured,
-                "usage": tokens,
-            }
-        )
+        return await run_task(call, served, name, lambda model: work(model, fields), fields, measured)
 
     return handle
+
+
+async def run_task(
+    call: Call,
+    served: Served,
+    name: str,
+    work: Callable[[Any], Any],
+    fields: dict[str, Any],
+    measured: Any = None,
+) -> Response:
+    """The results of a model's work in a thread, as a task's route answers.
+
+    Args:
+        name: of the task. work: gets the model. fields: of the request, for the log of contents.
+        measured: scores of the task.
+    """
+    call.record.model = served.name
+    await call.enter()
+    model = served.for_thread()
+    engine: Any = model.engine if served.driver is not None else None
+    if engine is not None:
+        call.at_the_end.append(engine.leave)
+    results = await _in_thread(call, lambda: work(model))
+    tokens = {}
+    if engine is not None:
+        call.record.prompt_tokens, call.record.new_tokens = engine.prompt_tokens, engine.new_tokens
+        tokens = {"prompt_tokens": engine.prompt_tokens, "completion_tokens": engine.new_tokens}
+    call.record.content = {"fields": fields, "results": results}
+    call.record.finish = ["stop"]
+    return json_response(
+        {
+            "object": f"task.{name}",
+            "model": served.name,
+            "results": results,
+            "measured": measured,
+            "usage": tokens,
+        }
+    )
 
 
 class _Done:

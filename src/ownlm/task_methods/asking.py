@@ -18,7 +18,7 @@ from ownlm.continuation import Prompt
 from ownlm.conversation import chat_prompt
 from ownlm.tasks.answer_end import answer_ends
 from ownlm.tasks.items import Chat, Item, Labelled, Messages, Pair, Question
-from ownlm.tasks.prompts import as_chat
+from ownlm.tasks.prompts import as_chat, as_plain
 from ownlm.tasks.shapes import language_name
 from ownlm.tasks.templates import ChatTemplate, find_template, folder_template
 from ownlm.tasks.text_forms import NO_ANSWER, classification_chat, listed, question_chat
@@ -84,7 +84,7 @@ class Asker:
         if self.template is not None:
             return self.conversation(chat.messages[:-1])
         if task in self.loaded.taught:
-            return Asked(source)
+            return Asked(as_plain(Pair("", source, ""), task).source)
         if task == "summarization":
             return Asked(f"{source}\n\nTL;DR:", stop=("\n",), lead=" ")
         from_, to = (language_name(code) for code in languages)

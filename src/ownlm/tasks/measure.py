@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ownlm.console.errors import UsageError
 from ownlm.json_files import read_object
 from ownlm.tasks.dataset import DataSet
 from ownlm.tasks.items import Chat, Item, Labelled, Pair, Question, Tagged
 from ownlm.tasks.lengths import summary
 from ownlm.tasks.problems import BadRow
-from ownlm.tasks.prompts import as_chat
+from ownlm.tasks.prompts import as_chat, as_plain
 from ownlm.tasks.render import Rendered, render_chat, render_pair
-from ownlm.tasks.templates import ChatTemplate, find_template
+from ownlm.tasks.templates import NO_TEMPLATE, ChatTemplate, find_template
 
 if TYPE_CHECKING:
     from ownlm.corpus.tokenizer import Tokenizer
@@ -56,8 +57,28 @@ def open_reader(model: str | os.PathLike[str], data: DataSet, chat_template: str
     folder = find_run(model) if os.fspath(model) == "last" else local_folder(model, tokenizer_only=True)
     tokenizer = Tokenizer.load(folder)
     needed = any(as_chat(item, data.task) is not None for item in data.items())
-    template = find_template(tokenizer, folder, chat_template) if needed else None
+    template = needed_template(data, tokenizer, folder, chat_template) if needed else None
     return Reader(os.fspath(model), tokenizer, template, _context(folder))
+
+
+def needed_template(
+    data: DataSet, tokenizer: Tokenizer, folder: Path, given: str | None
+) -> ChatTemplate | None:
+    """The template that conversations go through; None where pairs of texts shall have none ("none").
+
+    Raises:
+        UsageError, Refused: see `find_template`; "none" for what is a conversation by itself.
+    """
+    if given != NO_TEMPLATE:
+        return find_template(tokenizer, folder, given)
+    if not all(isinstance(item, Pair) for item in data.items()):
+        raise UsageError(
+            "conversations need a template.",
+            where=f"--chat-template {NO_TEMPLATE}",
+            why="Without one only pairs of texts can be learnt: translations, summaries.",
+            do="--chat-template chatml",
+        )
+    return None
 
 
 def _context(folder: Path) -> int | None:
@@ -76,7 +97,7 @@ def rendered(item: Item, task: str, reader: Reader) -> Rendered | None:
     chat = as_chat(item, task)
     if chat is not None and reader.template is not None:
         return render_chat(chat, reader.template, reader.tokenizer)
-    return render_pair(item, reader.tokenizer) if isinstance(item, Pair) else None
+    return render_pair(as_plain(item, task), reader.tokenizer) if isinstance(item, Pair) else None
 
 
 def measured(data: DataSet, reader: Reader) -> tuple[dict[str, Any], set[int]]:

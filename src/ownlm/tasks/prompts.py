@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ownlm.tasks.items import Chat, Item, Pair
 from ownlm.tasks.shapes import language_name
+
+BETWEEN = "\n"
 
 
 def as_chat(item: Item, task: str) -> Chat | None:
@@ -19,6 +23,12 @@ def as_chat(item: Item, task: str) -> Chat | None:
             {"role": "assistant", "content": item.target},
         ),
     )
+
+
+def as_plain(pair: Pair, task: str) -> Pair:
+    """A pair as it is learnt without a chat template: a line break stands between the two texts of a translation or
+    summary, a completion goes on where its prompt ends."""
+    return pair if task == "completion" else replace(pair, source=f"{pair.source}{BETWEEN}")
 
 
 def instruction(task: str, languages: tuple[str, str] = ("", "")) -> str:

@@ -49,6 +49,7 @@ BUILT_IN = {
     {{- '### Response:\\n' }}
 {%- endif %}""",
 }
+NO_TEMPLATE = "none"  # in place of a name: pairs of texts stand behind each other
 NEEDS = {"chatml": ("<|im_start|>", "<|im_end|>"), "alpaca": ()}
 
 

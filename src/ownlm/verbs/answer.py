@@ -164,6 +164,7 @@ class _Desk:
         return found
 
     def _answer(self, line: Line) -> tuple[dict[str, Any], str]:
+        from ownlm.answering import document, span_answer, written_answer
         from ownlm.search.ranking import search
         from ownlm.verbs import _answers
 
@@ -179,9 +180,9 @@ class _Desk:
             )
         answered = None
         if self.loaded is not None and results.found:
-            ask = _answers.written_answer if self.generate else _answers.span_answer
+            ask = written_answer if self.generate else span_answer
             answered = ask(self.loaded, question, results.hits)
-        result = _answers.document(question, results, answered, self.documents, read=self.loaded is not None)
+        result = document(question, results, answered, self.documents, read=self.loaded is not None)
         if question and not results.found:
             out.say(("" if line.typed else f"{line.where}: ") + _answers.why(results))
         colour = self.output is None and _answers.coloured()

@@ -73,7 +73,8 @@ def bench(
     if not prompt_tokens and not new_tokens:
         raise UsageError("0, and --new-tokens too: nothing is left to measure.", where=TOKENS)
     loaded = load(model, device=device, dtype=dtype)  # loads torch only when there is such a model
-    from ownlm.headed import HeadedModel, refusal
+    from ownlm.headed import HeadedModel
+    from ownlm.headed_refusal import refusal
     from ownlm.masked import MaskedModel
     from ownlm.verbs._speed import Case
 

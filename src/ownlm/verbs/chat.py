@@ -128,7 +128,7 @@ def _refuse_what_does_not_chat(path: Path, chat_template: str | None) -> None:
     content = read_config(path) if (path / "config.json").is_file() else {}
     kind = head_kind(content)
     if kind is not None:
-        from ownlm.headed import refusal
+        from ownlm.headed_refusal import refusal
 
         raise refusal(path, kind, "does not chat")
     if fills_masks(content):

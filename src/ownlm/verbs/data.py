@@ -51,7 +51,7 @@ def data(
         task: what the rows are for; found from their columns when not given.
         map: column=role for columns of other names, such as abstract=document (may be repeated).
         model: a run, `last`, or a name on the hub: count its tokens, use its chat template.
-        chat_template: in place of the model's own: chatml, alpaca, or a file with a Jinja template.
+        chat_template: in place of the model's own: chatml, alpaca, a file with a Jinja template, or none for plain pairs.
         rows: with show: how many.
         output: with example: the folder, example-TASK when not given.
         json: print everything as JSON.

@@ -79,7 +79,7 @@ def finetune(
         task: what the rows are for; found from their columns when not given.
         as_: how sentiment, classification and qa are learnt: by a head (the default), or as text; ner by a head.
         map: column=role for columns of other names (may be repeated).
-        chat_template: for a model without one: chatml, alpaca, or a file with a Jinja template.
+        chat_template: for a model without one: chatml, alpaca, a file with a Jinja template, or none for plain pairs.
         lora: train low-rank adapters beside the frozen weights.
         lora_r: rank of the adapters.
         lora_alpha: their change is multiplied by alpha / r.
@@ -125,14 +125,23 @@ def finetune(
     session = Tuning(settings, given_settings(), started)
     run = session.resume() if resume else session.start()
     content: dict[str, Any] = run.content
-    if out.from_cli() and (json or dry_run):
+    if out.from_cli() and json:
         out.result_json(content["preflight"] if dry_run else content)
     if dry_run:
+        if out.from_cli() and not json:
+            out.result(_planned(content["preflight"]))
         out.next_commands(content["repeat"])
         return run
     out.say(f"the same bits again: {content['repeat']}")
     out.next_commands(*_next(run, content["task"]))
     return run
+
+
+def _planned(looked: dict[str, Any]) -> str:
+    return (
+        f"dry run, nothing was written: {looked['rows']['train']:,} rows, {looked['steps']:,} steps, {looked['epochs']:.2f} "
+        f"epochs, about {out.human_seconds(looked['duration']['seconds'])}"
+    )
 
 
 def _next(run: Run, task: str) -> list[str]:

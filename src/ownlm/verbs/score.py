@@ -132,7 +132,12 @@ def _places(
     from ownlm.evaluation.strangest import strangest_places
 
     found = strangest_places(
-        loaded.text_scorer, loaded.tokenizer, read_texts(paths), context=loaded.context, stride=stride, top=top
+        loaded.text_scorer,
+        loaded.tokenizer,
+        read_texts(paths),
+        context=loaded.context,
+        stride=stride,
+        top=top,
     )
     if show and out.from_cli():
         for place in found:

@@ -15,6 +15,7 @@ from ownlm.console.settings import verb
 
 if TYPE_CHECKING:
     from ownlm.server.call import State
+    from ownlm.server.documents import Documents
 
 KEY_VARIABLE = "OWNLM_API_KEY"
 SHORTEST_KEY = 8
@@ -40,6 +41,7 @@ def serve(
     max_context: int | None = None,
     log_content: bool = False,
     runs: Path | None = None,
+    documents: Path | None = None,
     metrics_prefix: str = "ownlm",
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto",
@@ -68,6 +70,7 @@ def serve(
         max_context: a smaller context window than the model was made for.
         log_content: note prompts and answers too.
         runs: a folder whose runs the page shows: their curves while they train, and their reports.
+        documents: a file, folder or corpus from which /v1/tasks/search answers questions.
         metrics_prefix: of the names in /metrics; vllm for dashboards made for it.
         device: cpu, cuda, mps, or auto.
         dtype: float32, bfloat16, int8, int4 (on a CPU), or auto: as the model is stored.
@@ -91,6 +94,7 @@ def serve(
     from ownlm.server.runs import RunFolder
 
     shown = RunFolder(runs) if runs is not None else None
+    searched = _opened(documents)
     from ownlm.loaded import resolve
 
     path = resolve(model)  # before torch is loaded: a wrong name is said at once
@@ -126,7 +130,7 @@ def serve(
     except BaseException:
         sock.close()
         raise
-    state.runs = shown
+    state.runs, state.documents = shown, searched
     access = Access(keys, [one.lower() for one in allow_host], cors_origin)
     app = build(state, access, AccessLog(content=log_content))
     _announce(state, sock.getsockname(), host, keys)
@@ -161,6 +165,14 @@ def api_keys(given: list[str], variable: str) -> dict[str, str]:
             )
         found[name] = key
     return found
+
+
+def _opened(path: Path | None) -> Documents | None:
+    if path is None:
+        return None
+    from ownlm.server.documents import Documents
+
+    return Documents(path)
 
 
 def _name_of(model: Any, path: Path) -> str:

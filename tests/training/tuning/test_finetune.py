@@ -15,7 +15,11 @@ from tests.conftest import TINY
 import ownlm
 from ownlm.console.errors import Interrupted, Refused, UsageError
 from ownlm.model.weights_hash import weights_sha256
+from ownlm.task_methods.asking import Asker
+from ownlm.tasks.dataset import read_dataset
+from ownlm.tasks.measure import Reader
 from ownlm.training.loop import Trainer
+from ownlm.training.tuning.texts import texts_of
 
 FAST: dict[str, Any] = {"threads": 1, "dtype": "float32", "eval_rows": 20}
 GOOD, BAD = ["quick", "bright", "warm", "calm", "kind"], ["slow", "grey", "cold", "rude", "dull"]
@@ -168,6 +172,26 @@ def test_opinions_as_text(base, opinions, tmp_path):
     )
     assert run.content["labels"] == ["bad", "good"]
     assert "accuracy" in run.content["scores"]["classification"]["after"]
+
+
+def test_pairs_without_a_template_are_asked_as_they_were_learnt(base, tmp_path):
+    made = [{"en": f"The fox {n} runs.", "de": f"Fuchs {n}"} for n in range(40)]
+    typed = rows(tmp_path / "pairs.jsonl", made)
+    run = ownlm.finetune(str(base), [typed], output=tmp_path / "r", chat_template="none", max_steps=2, **FAST)
+    assert run.content["chat_template"] is None and not (tmp_path / "r/chat_template.jinja").exists()
+    loaded = ownlm.load(tmp_path / "r")
+    data = read_dataset([typed])
+    item = next(data.items())
+    reader = Reader("r", loaded.tokenizer, None, 128)
+    [learnt], _, _ = texts_of(
+        [item], "translation", reader, data.problems, max_length=128, overlong="error", train_on="answers"
+    )
+    asked = Asker(loaded).ids(Asker(loaded).item(item, "translation"))
+    assert asked == learnt.ids[: len(asked)].tolist()
+    assert (learnt.targets >= 0).argmax() == len(asked) - 1
+    with pytest.raises(UsageError, match="conversations need a template"):
+        chat = rows(tmp_path / "c.jsonl", [{"instruction": "a", "input": "", "output": "b"}])
+        ownlm.finetune(str(base), [chat], output=tmp_path / "r2", chat_template="none", **FAST)
 
 
 def test_a_dry_run_writes_nothing(base, chats, tmp_path):

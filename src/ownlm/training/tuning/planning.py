@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ownlm.machine.cpu import num_cores
 from ownlm.machine.device import choose_device, choose_dtype
 from ownlm.machine.measure import matmul_rate
 from ownlm.model.config import ModelConfig
+from ownlm.model.lora import ALL_LINEAR, LoraSettings
 from ownlm.training.draft import MATMUL_SIZE
 from ownlm.training.fused import why_not
 from ownlm.training.plan import (
@@ -137,3 +138,25 @@ def with_steps(settings: Mapping[str, Any], plan: TrainPlan, steps: int) -> Trai
     planned = plan.with_steps(steps, **intervals)
     decay = max(1, round(DECAY_SHARE * (planned.max_steps - planned.warmup_steps)))
     return dataclasses.replace(planned, decay_steps=decay)
+
+
+def lora_settings(settings: Mapping[str, Any], given: Collection[str]) -> LoraSettings | None:
+    """What is added to the model; None: nothing.
+
+    Raises:
+        Refused: options of adapters without --lora.
+    """
+    if settings["lora"]:
+        targets = settings["target_modules"]
+        return LoraSettings(
+            r=settings["lora_r"],
+            alpha=settings["lora_alpha"],
+            dropout=settings["lora_dropout"],
+            rslora=settings["rslora"],
+            target_modules=targets if targets == ALL_LINEAR else tuple(targets.split(",")),
+        )
+    for name in ("lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules", "base_dtype"):
+        if name in given:
+            option = "--" + name.replace("_", "-")
+            raise Refused("has no effect without --lora.", where=option, do=f"--lora, or leave {option} out")
+    return None

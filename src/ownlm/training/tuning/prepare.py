@@ -20,10 +20,10 @@ from ownlm.model.encoder_families import is_masked
 from ownlm.model.heads import HeadConfig
 from ownlm.tasks.dataset import DataSet, read_dataset, typed_name
 from ownlm.tasks.items import Item, Labelled, Question, Tagged
-from ownlm.tasks.measure import Reader
+from ownlm.tasks.measure import Reader, needed_template
 from ownlm.tasks.problems import Problems
 from ownlm.tasks.prompts import as_chat
-from ownlm.tasks.templates import ChatTemplate, find_template
+from ownlm.tasks.templates import ChatTemplate
 from ownlm.tasks.text_forms import classification_chat, question_chat
 from ownlm.training.tuning import split
 from ownlm.training.tuning.forms import Example, LabelForm, TextForm, headed_model, lengths
@@ -187,7 +187,7 @@ def _template(
     first = next(data.items())
     conversation = as_chat(first, data.task) is not None or isinstance(first, Labelled | Question)
     if conversation:
-        return find_template(tokenizer, folder, settings["chat_template"])
+        return needed_template(data, tokenizer, folder, settings["chat_template"])
     if settings["chat_template"] is not None:
         raise Refused(
             f"has no effect on rows of the shape {data.shape.name}.",

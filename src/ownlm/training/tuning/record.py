@@ -14,10 +14,26 @@ from ownlm.corpus.tokenizer import Tokenizer
 from ownlm.locate import FORMAT
 from ownlm.model.checkpoint import write_json
 from ownlm.tasks.templates import FILE, ChatTemplate
+from ownlm.training.loop import Trainer
 from ownlm.training.plan import TrainPlan
 from ownlm.training.run_folder import command_line, environment
 
 OF_THE_COMMAND = ("output", "overwrite", "resume", "dry_run", "json", "config")
+CHANGEABLE = frozenset({"on_divergence", "logging_steps"})  # with --resume
+
+
+def cost(trainer: Trainer) -> dict[str, Any]:
+    """What the steps so far took."""
+    plan, seconds = trainer.plan, trainer.seconds_before
+    tokens = trainer.step * plan.tokens_per_step
+    flops = tokens * plan.flops_per_token
+    return {
+        "seconds": seconds,
+        "tokens": tokens,
+        "flops": flops,
+        "mfu": flops / max(seconds, 1e-9) / plan.peak_flops,
+        "skipped_steps": trainer.watchdog.skipped if trainer.watchdog else 0,
+    }
 
 
 def describe(

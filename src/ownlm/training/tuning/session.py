@@ -11,9 +11,10 @@ from typing import Any
 
 from ownlm.adapter_bases import refuse_other_base
 from ownlm.console import output as out
-from ownlm.console.errors import Interrupted, OwnlmError, Refused, UsageError, is_disk_full
+from ownlm.console.errors import Interrupted, Refused, UsageError
 from ownlm.console.lock import only_one
-from ownlm.model.lora import ALL_LINEAR, LoraSettings
+from ownlm.locate import find_run
+from ownlm.model.lora import LoraSettings
 from ownlm.model.weights_hash import weights_sha256
 from ownlm.tasks.dataset import typed_name
 from ownlm.training.checkpoint import checkpoints, load_checkpoint
@@ -23,7 +24,7 @@ from ownlm.training.loop import Trainer
 from ownlm.training.plan import TrainPlan, refuse_numbers
 from ownlm.training.run_folder import Run, claim_output, full_disk_told, read_run, refuse_output, write_run
 from ownlm.training.setup import calibrated_steps
-from ownlm.training.tuning import build, measuring, memory, planning, preflight, record
+from ownlm.training.tuning import broken, build, measuring, memory, planning, preflight, record
 from ownlm.training.tuning.expectation import expectation
 from ownlm.training.tuning.forms import Start
 from ownlm.training.tuning.head_trainer import HeadRows
@@ -58,7 +59,9 @@ class Tuning:
             raise UsageError("finetune runs in one process.", where="torchrun", do="ownlm finetune …")
         refuse_numbers(settings)
         refuse_output(self.output, settings["overwrite"])
-        self.lora = lora_settings(settings, self.given)
+        if str(settings["model"]) == "last":  # it will soon mean another run
+            settings["model"] = str(find_run("last"))
+        self.lora = planning.lora_settings(settings, self.given)
         known = prepare(settings, self.output)
         plan = planning.draft(settings, known)
         source = build.source_of(known.form, known.examples, plan)
@@ -74,12 +77,14 @@ class Tuning:
             return Run(self.output, content)
         self.output.mkdir(parents=True, exist_ok=True)
         with only_one(self.output):
+            content["base_sha256"] = weights_sha256(known.folder)
+            trainer = self._trainer(
+                known, plan, source
+            )  # a damaged base is refused before anything is replaced
             claim_output(self.output, settings["overwrite"])
-            if self.lora is not None:
-                content["base_sha256"] = weights_sha256(known.folder)
             with full_disk_told(self.output):
                 record.write_files(self.output, known.form.tokenizer, known.template, content, _ends(known))
-            return self._train(self._trainer(known, plan, source), known, content)
+            return self._train(trainer, known, content)
 
     @property
     def way(self) -> str:
@@ -150,24 +155,24 @@ class Tuning:
     def resume(self) -> Run:
         """Go on with the unfinished run in the output folder, as if it had never stopped."""
         content = read_run(self.output)
-        if content.get("finished"):
+        if "way" not in content:
+            raise UsageError("this is no run of finetune.", where=self.output, do="ownlm pretrain … --resume")
+        if content.get("finished") and (self.output / "report.html").exists():
             raise UsageError("this run is finished.", where=self.output, do="another -o")
-        free = {*record.OF_THE_COMMAND, "model", "data"}
-        for name in self.given:
-            if name not in free and record._plain(self.settings[name]) != content["settings"].get(name):
-                raise UsageError(
-                    f"--resume goes on with the settings of the run: {name} was {content['settings'].get(name)}, now "
-                    f"{self.settings[name]}.",
-                    where=self.output,
-                    do="leave it out",
-                )
-        kept = {name: content["settings"][name] for name in self.settings if name not in free}
-        self.settings |= kept
-        self.lora = lora_settings(self.settings, kept if content["way"] == "lora" else ())
+        self._take_settings(content)
         with only_one(self.output):
             known = prepare(self.settings, self.output)
+            if content.get("finished"):  # it ended after its last step: figures or report are missing
+                self._measure(known, content)
+                return Run(self.output)
             if self.lora is not None:
                 refuse_other_base(self.output, known.folder)
+            elif content.get("base_sha256") not in (None, weights_sha256(known.folder)):
+                raise Refused(
+                    "the weights of the model are no longer those that this run began with.",
+                    where=known.folder,
+                    do="bring them back as they were, or another -o",
+                )
             plan = TrainPlan.from_json(content["plan"])
             if build.data_hash(known.examples) != content["data"]["hash"]:
                 raise Refused(
@@ -189,6 +194,29 @@ class Tuning:
             )
             return self._train(trainer, known, content)
 
+    def _take_settings(self, content: dict[str, Any]) -> None:
+        """Those of the run; what does not change its bits may be given anew.
+
+        Raises:
+            UsageError: another setting is given.
+        """
+        theirs = content["settings"]
+        if str(self.settings["model"]) == "last":
+            self.settings["model"] = theirs["model"]
+        free = {*record.OF_THE_COMMAND, "model", "data"} | (record.CHANGEABLE & set(self.given))
+        for name in self.given:
+            if name not in free and record._plain(self.settings[name]) != theirs.get(name):
+                raise UsageError(
+                    f"--resume goes on with the settings of the run: {name} was {theirs.get(name)}, now "
+                    f"{self.settings[name]}.",
+                    where=self.output,
+                    do="leave it out",
+                )
+        kept = {name: theirs[name] for name in self.settings if name not in free and name in theirs}
+        self.settings |= kept
+        theirs |= {name: self.settings[name] for name in record.CHANGEABLE}
+        self.lora = planning.lora_settings(self.settings, kept if content["way"] == "lora" else ())
+
     # ---- training and after it
 
     def _train(self, trainer: Trainer, known: Prepared, content: dict[str, Any]) -> Run:
@@ -196,35 +224,24 @@ class Tuning:
             trainer.watchdog = Watchdog(self.settings["on_divergence"])
         live = LiveLine(trainer.plan, self.settings["logging_steps"])
         trainer.on_step, trainer.on_validation, trainer.on_skipped = live.step, live.validation, live.skipped
-        try:
-            finished = trainer.train()
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            raise OwnlmError(
-                f"the disk is full; training stopped after step {trainer.step:,}.",
-                where=self.output,
-                do=f"free some space, then: {self._resume_command()}",
-            ) from None
-        finally:
-            live.clear()
-        content["cost"] = {
-            "seconds": trainer.seconds_before,
-            "tokens": trainer.step * trainer.plan.tokens_per_step,
-            "flops": trainer.step * trainer.plan.tokens_per_step * trainer.plan.flops_per_token,
-        }
-        if not finished:
+        with broken.told(self.output, trainer, content, self._resume_command()):
+            try:
+                finished = trainer.train()
+            finally:
+                live.clear()
+            content["cost"] = record.cost(trainer)
+            if not finished:
+                write_run(self.output, content)
+                raise Interrupted(
+                    f"stopped at step {trainer.step:,} of {trainer.plan.max_steps:,}; everything up to it is saved.",
+                    do=self._resume_command(),
+                )
+            self._write_weights(trainer, known)
+            content["finished"] = True
             write_run(self.output, content)
-            raise Interrupted(
-                f"stopped at step {trainer.step:,} of {trainer.plan.max_steps:,}; everything up to it is saved.",
-                do=self._resume_command(),
-            )
-        self._write_weights(trainer, known)
-        content["finished"] = True
-        write_run(self.output, content)
-        record.write_card(self.output, content)
-        out.say(f"written to {self.output} after {out.human_seconds(time.monotonic() - self.started)}")
-        self._measure(known, content)
+            record.write_card(self.output, content)
+            out.say(f"written to {self.output} after {out.human_seconds(time.monotonic() - self.started)}")
+            self._measure(known, content)
         return Run(self.output)
 
     def _write_weights(self, trainer: Trainer, known: Prepared) -> None:
@@ -258,28 +275,6 @@ class Tuning:
     def _resume_command(self) -> str:
         words = ["ownlm", "finetune", str(self.settings["model"]), *map(str, self.settings["data"])]
         return shlex.join([*words, "-o", str(self.output), "--resume"])
-
-
-def lora_settings(settings: Mapping[str, Any], given: Collection[str]) -> LoraSettings | None:
-    """What is added to the model; None: nothing.
-
-    Raises:
-        Refused: options of adapters without --lora.
-    """
-    if settings["lora"]:
-        targets = settings["target_modules"]
-        return LoraSettings(
-            r=settings["lora_r"],
-            alpha=settings["lora_alpha"],
-            dropout=settings["lora_dropout"],
-            rslora=settings["rslora"],
-            target_modules=targets if targets == ALL_LINEAR else tuple(targets.split(",")),
-        )
-    for name in ("lora_r", "lora_alpha", "lora_dropout", "rslora", "target_modules", "base_dtype"):
-        if name in given:
-            option = "--" + name.replace("_", "-")
-            raise Refused("has no effect without --lora.", where=option, do=f"--lora, or leave {option} out")
-    return None
 
 
 def _ends(known: Prepared) -> list[int]:
