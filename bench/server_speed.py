@@ -8,7 +8,7 @@
 A model of GPT-2's size in the Qwen3 layout with random weights and a vocabulary of 8,192 trained on Python's own
 documentation; the same weights for all: int8 beside Q8_0, bf16 for transformers. Each client sends one request after the
 other: a prompt of --prompt tokens that no other request has, --new tokens, greedy, end tokens ignored, as a stream.
-The client is a program of its own (raw sockets of asyncio), the same for all; each server is started anew for every
+The client is a program of its own (server_client.py), the same for all; each server is started anew for every
 round, the order turns from round to round. Figures are medians of the rounds: tokens a second of all clients together
 (from the first request to the end of the last one), and the time to the first event of a stream, median and 95 %.
 
@@ -21,7 +21,6 @@ server adds is the difference. transformers counts its chunks where it tells no 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shlex
@@ -39,129 +38,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from server_client import parser_of
 
 HERE = Path(__file__).parent
 BAR, AT = 1.3, 16  # times llama-server's tokens a second, with so many clients
 GGUF = {"int8": "q8_0", "int4": "q4_0", "bfloat16": "f16"}
 OVERHEAD = 0.05  # of the server over the bare engine
-
-
-# ---- the client, a program of its own
-
-
-def prompts_of(options: argparse.Namespace, clients: int) -> list[list[int]]:
-    """A prompt for each request; no two begin alike."""
-    draw = np.random.default_rng(clients)
-    ids: list[list[int]] = draw.integers(
-        300, options.vocab, size=(clients * options.requests, options.prompt)
-    ).tolist()
-    return ids
-
-
-async def one_request(port: int, body: dict[str, Any]) -> tuple[float, int]:
-    """(seconds to the first event, tokens of the answer)."""
-    data = json.dumps(body).encode()
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    )
-    begin = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
-    writer.write(head.encode() + data)
-    first, chunks, tokens = 0.0, 0, 0
-    status = await reader.readline()
-    if b" 200" not in status:
-        raise RuntimeError((status + await reader.read(2000)).decode("utf-8", "replace"))
-    async for line in reader:
-        if not line.startswith(b"data: {"):
-            continue
-        first = first or time.perf_counter() - begin
-        event = json.loads(line[6:])
-        if "error" in event:
-            raise RuntimeError(str(event)[:500])
-        chunks += bool(event.get("choices"))
-        tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    writer.close()
-    return first, tokens or chunks
-
-
-async def load(options: argparse.Namespace, clients: int) -> dict[str, Any]:
-    """All requests of so many clients."""
-    prompts = prompts_of(options, clients)
-    found: list[tuple[float, int]] = []
-
-    async def client(mine: list[list[int]]) -> None:
-        for ids in mine:
-            prompt: Any = ids if options.form == "ids" else " ".join(map(str, ids[: options.prompt // 3]))
-            body = {
-                "prompt": prompt, "max_tokens": options.new, "temperature": 0, "stream": True,
-                "stream_options": {"include_usage": True},
-            }  # fmt: skip
-            if options.model:
-                body["model"] = options.model
-            if options.form == "ids":
-                body["ignore_eos"] = True
-            found.append(await one_request(options.port, body))
-
-    begin = time.perf_counter()
-    await asyncio.gather(*(client(prompts[number::clients]) for number in range(clients)))
-    seconds = time.perf_counter() - begin
-    firsts = sorted(first for first, _ in found)
-    tokens = sum(count for _, count in found)
-    return {
-        "rate": tokens / seconds, "tokens": tokens, "first": statistics.median(firsts),
-        "first_95": firsts[int(0.95 * (len(firsts) - 1))],
-    }  # fmt: skip
-
-
-# ---- the bare engine
-
-
-def engine(options: argparse.Namespace, clients: int, opened: Any) -> dict[str, Any]:
-    """The same requests through submit and step, as many at once."""
-    from ownlm.engine import Request, SamplingSettings
-
-    settings = SamplingSettings(temperature=0, max_new_tokens=options.new)
-    waiting = [Request(ids, settings) for ids in prompts_of(options, clients)]
-    begins: dict[int, float] = {}
-    firsts: list[float] = []
-    tokens, running = 0, 0
-    begin = time.perf_counter()
-    while waiting or running:
-        while waiting and running < clients:
-            begins[opened.submit(waiting.pop())] = time.perf_counter()
-            running += 1
-        for event in opened.step():
-            tokens += 1
-            if event.request_id in begins:
-                firsts.append(time.perf_counter() - begins.pop(event.request_id))
-            running -= event.finish_reason is not None
-    seconds = time.perf_counter() - begin
-    firsts.sort()
-    return {
-        "rate": tokens / seconds, "tokens": tokens, "first": statistics.median(firsts),
-        "first_95": firsts[int(0.95 * (len(firsts) - 1))],
-    }  # fmt: skip
-
-
-def inner(options: argparse.Namespace) -> None:
-    """The client, or the bare engine: one line of JSON."""
-    found: dict[str, Any] = {}
-    opened = None
-    if options.inner == "engine":
-        import torch
-
-        import ownlm
-
-        torch.set_num_threads(options.threads)
-        opened = ownlm.load(options.folder, device="cpu", dtype=options.dtype).engine
-    for clients in [1, *options.clients]:  # the first one warms up
-        if opened is not None:
-            found[str(clients)] = engine(options, clients, opened)
-        else:
-            found[str(clients)] = asyncio.run(load(options, clients))
-    print(json.dumps(found))
 
 
 # ---- servers
@@ -252,14 +134,15 @@ def one_round(options: argparse.Namespace, folder: Path, number: int) -> dict[st
     names = [*commands(options, folder, 1), "engine"]
     for name in names[number % len(names) :] + names[: number % len(names)]:
         port = free_port()
-        words = [sys.executable, __file__, "--inner", "client", "--port", str(port), "--folder", str(folder)]
+        words = [sys.executable, str(HERE / "server_client.py"), "client", "--port", str(port)]
+        words += ["--folder", str(folder)]
         words += [
             f"--{k}={getattr(options, k)}" for k in ("prompt", "new", "requests", "threads", "vocab", "dtype")
         ]
         words += ["--clients", ",".join(map(str, options.clients))]
         try:
             if name == "engine":
-                words[3] = "engine"
+                words[2] = "engine"
                 found[name] = answer(words, options.threads)
             else:
                 command, form, model = commands(options, folder, port)[name]
@@ -342,28 +225,13 @@ def write_model(options: argparse.Namespace, folder: Path) -> None:
 
 def main() -> None:
     """Run the rounds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--llama-server", type=Path)
     parser.add_argument("--gguf-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--transformers-python", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=3, help="of each client")
-    parser.add_argument("--prompt", type=int, default=128)
-    parser.add_argument("--new", type=int, default=64)
-    parser.add_argument(
-        "--clients", type=lambda text: [int(word) for word in text.split(",")], default=[1, 4, 16, 64]
-    )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--dtype", default="int8", choices=("int8", "bfloat16", "int4"))
     parser.add_argument("--quick", action="store_true")
-    for name, kind in (("inner", str), ("port", int), ("folder", Path), ("form", str), ("model", str)):
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--vocab", type=int, default=8192, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inner:
-        return inner(options)
     if options.quick:
         options.rounds, options.requests, options.clients, options.new = 1, 1, [1, 4, 16], 8
     with tempfile.TemporaryDirectory() as made:

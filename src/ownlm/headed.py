@@ -248,7 +248,7 @@ class HeadedModel(LoadedModel):
         encoded = [self.inputs.pair(question, context) for question, context in pairs]
         windows = [self.inputs.windows(one, stride) for one in encoded]
         values = self._predict(windows)
-        limits = {"top_k": top_k, "max_answer_len": max_answer_len, "no_answer": no_answer}
+        limits: dict[str, Any] = {"top_k": top_k, "max_answer_len": max_answer_len, "no_answer": no_answer}
         return [
             answers(context, one, its, logits, **limits)
             for (_, context), one, its, logits in zip(pairs, encoded, windows, values)

@@ -94,7 +94,7 @@ dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}}}
 test_split: test
 output_type: generate_until
-doc_to_text: "{{{{question}}}}"
+doc_to_text: "Q: {{{{question}}}}"
 doc_to_target: "{{{{choices[label]}}}}"
 generation_kwargs: {{until: ["。", "home"], max_gen_toks: 16, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
@@ -163,12 +163,11 @@ def test_lm_eval_measures_what_scoring_in_process_does(model_folder, tmp_path, t
         own = ownlm.load(model_folder)
         for sample in samples["tiny_written"]:
             context = sample["arguments"]["gen_args_0"]["arg_0"]
-            ids = own.tokenizer.encode(context).tolist() or [own.tokenizer.eos_id]
+            ids = own.tokenizer.encode(context).tolist()
             whole = server.ok(
                 "/v1/completions", prompt=ids, temperature=0, max_tokens=16, stop=["。", "home"], seed=1234
             )
-            if context:
-                assert sample["resps"][0][0] == whole["choices"][0]["text"]
+            assert sample["resps"][0][0] == whole["choices"][0]["text"]
 
 
 def test_lm_eval_with_conversations(server, tmp_path):
@@ -178,12 +177,11 @@ def test_lm_eval_with_conversations(server, tmp_path):
         python, tmp_path, "local-chat-completions", arguments, "tiny_written", "--apply_chat_template"
     )
     for row, sample in zip(ROWS, samples["tiny_written"]):
-        if row["question"]:
-            messages = [CHAT[0] | {"content": row["question"]}]
-            own = server.ok(
-                "/v1/chat/completions", messages=messages, temperature=0, max_tokens=16, stop=["。", "home"]
-            )
-            assert sample["resps"][0][0] == own["choices"][0]["message"]["content"]
+        messages = [CHAT[0] | {"content": "Q: " + row["question"]}]
+        own = server.ok(
+            "/v1/chat/completions", messages=messages, temperature=0, max_tokens=16, stop=["。", "home"]
+        )
+        assert sample["resps"][0][0] == own["choices"][0]["message"]["content"]
 
 
 def test_schemathesis(server, tmp_path):

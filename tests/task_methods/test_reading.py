@@ -33,7 +33,7 @@ def test_answers_stand_in_the_context_best_first(model):
         assert CONTEXT[one["start"] : one["end"]] == one["answer"]
     (none,) = [one for one in found if not one["answer"]]
     assert (none["start"], none["end"]) == (0, 0)
-    assert none["score"] == pytest.approx(probability(model, "Who runs?", CONTEXT, NO_ANSWER), rel=1e-4)
+    assert none["score"] == pytest.approx(probability(model, "Who runs?", CONTEXT, NO_ANSWER), rel=1e-3, abs=0)
 
 
 def test_the_score_is_the_probability_that_exactly_this_is_written(model):
@@ -51,7 +51,7 @@ def test_the_score_is_the_probability_that_exactly_this_is_written(model):
     ended = [score.logprobs[before - 1 :].sum() for score in following]
     exact = [math.exp(value) for value in ended]
     cut = math.exp(logprobs.logprobs[before - 1 :].sum())  # at the end of the context nothing has to end it
-    assert any(best["score"] == pytest.approx(value, rel=1e-3) for value in [*exact, cut])
+    assert any(best["score"] == pytest.approx(value, rel=1e-3, abs=0) for value in [*exact, cut])
 
 
 def test_a_conversation_is_answered_without_a_space_before_the_answer(chatting):
@@ -85,7 +85,7 @@ def test_no_answer_is_as_probable_as_in_its_least_window(model):
     asker = Asker(model)
     parts = reading._windows(model, asker, 0, "Who?", context, reading.MAX_ANSWER_TOKENS)
     each = [probability(model, "Who?", part.context, NO_ANSWER) for part in parts]
-    assert len(each) > 1 and none["score"] == pytest.approx(min(each), rel=1e-4)
+    assert len(each) > 1 and none["score"] == pytest.approx(min(each), rel=1e-3, abs=0)
 
 
 def test_many_pairs_are_read_as_each_alone(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -145,7 +146,7 @@ def _add(
         for status, what in STATUSES.items()
     }
     methods = [method, "HEAD"] if method == "GET" else [method]
-    name = path.strip("/").replace("{name:path}", "name").replace("{run}", "run").replace("/", "_").replace(".", "_")
+    name = re.sub(r"\W+", "_", re.sub(r"\{(\w+)(:path)?\}", r"\1", path)).strip("_")
     app.add_api_route(
         path, handler, methods=methods[:1], summary=about, responses=errors, openapi_extra=extra, name=name,
         response_class=Response, operation_id=f"{method.lower()}_{name}",

@@ -122,6 +122,9 @@ def claim_output(path: Path, overwrite: bool) -> None:
         "model.safetensors",
         "config.json",
         "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
     ):
         (path / name).unlink(missing_ok=True)
 

@@ -87,12 +87,12 @@ function spans(answers, { context }) {
 
 /** The answer from a folder with its sources, then the passages. */
 function passages(found) {
-  const { answer, found: isFound, passages: list, documents, missing } = found;
+  const { answer, found: isFound, passages: list, documents, missing, notes } = found;
   const head = answer
     ? [h("p", { class: "best" }, answer.answer), h("p", { class: "sources" }, h("span", { t: "sources" }), " ", answer.sources.map((source) => h("code", {}, source)))]
     : [h("p", { class: "best", t: isFound ? ["foundPassages", { count: list.length }] : ["notFound", { count: documents }] })];
   if (!isFound && missing.length) head.push(h("p", { class: "about", t: ["missingWords", { words: missing.join(", ") }] }));
-  if (answer?.left_out) head.push(h("p", { class: "about", t: ["leftOut", { count: answer.left_out }] }));
+  head.push(...notes.map((note) => h("p", { class: "about" }, note)));
   const shown = list.map(({ source, heading, text }, number) =>
     h("li", { class: number === answer?.passage ? "chosen" : "" }, h("p", { class: "source" }, h("code", {}, source), heading ? ` ${heading}` : ""), h("div", { class: "text quoted" }, text)),
   );

@@ -157,7 +157,6 @@ export const WORDS = {
   foundPassages: ["{count} passages", "{count} 个段落"],
   notFound: ["Not found in these {count} documents. What comes nearest:", "在这 {count} 个文档中未找到。最接近的是："],
   missingWords: ["In no document: {words}", "没有文档含有：{words}"],
-  leftOut: ["{count} passages did not fit the model's window and were not read.", "{count} 个段落超出模型窗口，未被阅读。"],
   measured: ["Measured on {data}: {metric} {value} ({low} to {high}, {n} rows).", "在 {data} 上测得：{metric} {value}（{low} 到 {high}，{n} 条）。"],
   notMeasured: ["It is not known how well this model does this. To measure it:", "尚不知此模型的效果。测量命令："],
   notTaught: ["This model was not taught this task, and it is not known how well it does it. To measure it:", "此模型没有学过这项任务，效果未知。测量命令："],

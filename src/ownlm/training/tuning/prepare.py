@@ -107,6 +107,12 @@ def prepare(settings: Mapping[str, Any], output: Path) -> Prepared:
         template = _template(settings, data, tokenizer, folder)
         reader = Reader(str(settings["model"]), tokenizer, template, max_length)
         form = TextForm(reader, data.task, settings["train_on"])
+    if tokenizer.vocab_size > config.vocab_size:
+        raise Refused(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {config.vocab_size:,}.",
+            where=folder,
+            why="They do not belong together.",
+        )
     labels = head_labels(train)
     already = data.problems.left_out.copy()
     written = train if as_head else [_in_words(item, labels) for item in train]
