@@ -1,9 +1,9 @@
 """Tokens a second of `ownlm serve` with 1 to 64 clients, beside other servers and beside the bare engine.
 
     cmake -S llama.cpp -B build -DGGML_NATIVE=ON -DLLAMA_BUILD_UI=OFF && cmake --build build --target llama-server
-    python -m venv peer && peer/bin/pip install gguf
+    python -m venv peer && peer/bin/pip install gguf "transformers[serving]" torch
     python bench/server_speed.py --gguf-python peer/bin/python --llama-server build/bin/llama-server \\
-        --transformers-python .venv/bin/python
+        --transformers-python peer/bin/python
 
 A model of GPT-2's size in the Qwen3 layout with random weights and a vocabulary of 8,192 trained on Python's own
 documentation; the same weights for all: int8 beside Q8_0, bf16 for transformers. Each client sends one request after the

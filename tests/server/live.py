@@ -103,13 +103,14 @@ def live(
     hosts: tuple[str, ...] = (),
     origins: tuple[str, ...] = (),
     log: AccessLog | None = None,
+    port: int = 0,
     **options: Any,
 ) -> Iterator[Live]:
     """A server of a model folder while it is needed."""
     options = {"name": "run", "adapters": {}, "chat_template": "chatml"} | options
     state = open_state(path, limits=limits or Limits(), **options)
     app = build(state, Access(keys or {}, hosts, origins), log or AccessLog(on=False))
-    sock = run.listen("127.0.0.1", 0, str)
+    sock = run.listen("127.0.0.1", port, str)
     server = run.made(app, state)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

@@ -62,6 +62,9 @@ def test_metrics_count(server):
         lines = server.client.get("/metrics").text.splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"ownlm:{name}"))
 
+    between = value("inter_token_latency_seconds_count")
+    server.ok("/v1/completions", prompt="The quick", max_tokens=4, ignore_eos=True, n=3)
+    assert value("inter_token_latency_seconds_count") == between + 3 * 3
     before = (
         value("generation_tokens_total"),
         value("prompt_tokens_total"),

@@ -62,6 +62,7 @@ class Answer:
         self.number, self.prompt = number, prompt
         self.tokens = 0
         self.text = ""
+        self.last = 0.0  # when its last token came, by the monotonic clock
         self.offset = 0  # characters that were sent, the echoed prompt included
         self.finish_reason: str | None = None
         self.stop_reason: str | int | None = None

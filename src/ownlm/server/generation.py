@@ -89,7 +89,6 @@ class Generation:
     async def pieces(self, *, ping: bool = False) -> AsyncIterator[tuple[Answer, Piece] | None]:
         """Text of the answers as it becomes certain; None (with `ping`): nothing came for a while."""
         record, metrics = self._call.record, self._call.state.metrics
-        last = time.monotonic()
         while self._left:
             news = self._early.popleft() if self._early else await self._call.news(ping=ping)
             if news is None:
@@ -98,16 +97,17 @@ class Generation:
             if isinstance(news.what, OwnlmError):
                 raise failure(news.what)
             event, ticket = news.what, news.ticket
+            assert event is not None
             if event.error is not None:
                 raise failure(event.error)
             now = time.monotonic()
             if record.first is None:
                 record.first = record.seconds
                 metrics.first_token(record.first)
-            else:
-                metrics.between_tokens(now - last)
-            last = now
             answer = self.answers[self._numbers[ticket][event.index]]
+            if answer.tokens and answer.finish_reason is None:
+                metrics.between_tokens(now - answer.last)
+            answer.last = now
             piece = answer.add(event)
             if piece is None:
                 continue

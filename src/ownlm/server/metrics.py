@@ -69,7 +69,7 @@ class Metrics:
         self.time_to_first.add(seconds)
 
     def between_tokens(self, seconds: float) -> None:
-        """From one token of a request to the next."""
+        """From one token of an answer to the next."""
         self.inter_token.add(seconds)
 
     def generated(self, record: Record, reasons: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ class Metrics:
         add("http_requests_total", "counter", "Requests by the status of their answer.",
             [(f',status="{status}"', count) for status, count in sorted(self.statuses.items())])  # fmt: skip
         histogram("time_to_first_token_seconds", "From arrival to the first token.", self.time_to_first)
-        histogram("inter_token_latency_seconds", "From one token of a request to the next.", self.inter_token)
+        histogram("inter_token_latency_seconds", "From one token of an answer to the next.", self.inter_token)
         histogram("e2e_request_latency_seconds", "From arrival to the end of the answer.", self.whole)
         histogram("request_queue_time_seconds", "Waiting for a turn.", self.queue_time)
         histogram("request_prompt_tokens", "Prompt tokens of a request.", self.prompt_sizes)

@@ -66,7 +66,7 @@ def _model(route: str) -> type[BaseModel]:
         about = (
             f"{row.note}." if row.treatment == "honoured" else f"{row.treatment.capitalize()}: {row.note}."
         )
-        extra = {"enum": [None, *row.neutral]} if row.treatment == "refused" else {}
+        extra: Any = {"enum": [None, *row.neutral]} if row.treatment == "refused" else {}
         kind = Any if row.treatment == "refused" else row.kind if row.default is ... else row.kind | None
         made[_attribute(row.name)] = (
             kind,

@@ -35,8 +35,8 @@ class SharedEngine(Engine):
         self.backend, self.max_context, self.plan = engine.backend, engine.max_context, engine.plan
         self._news: queue.SimpleQueue[list[News]] = queue.SimpleQueue()
         self._open: dict[int, set[int]] = {}  # ticket -> its sequences that have not ended
-        self._taken: set[int] = set()  # tickets that the engine has accepted
-        self._failed: dict[int, OwnlmError] = {}
+        self._accepted: set[int] = set()  # tickets that the engine has accepted
+        self._failures: dict[int, OwnlmError] = {}
         self._unread: list[Event] = []
         self.prompt_tokens = self.new_tokens = 0
 
@@ -56,10 +56,10 @@ class SharedEngine(Engine):
         ticket = self._driver.submit(request, self)
         self._open[ticket] = set(range(request.settings.n))
         self.prompt_tokens += len(request.prompt_ids)
-        while ticket not in self._taken:
+        while ticket not in self._accepted:
             self._raise_failure({ticket})
             self._read()
-        self._taken.discard(ticket)
+        self._accepted.discard(ticket)
         return ticket
 
     def step_for(self, request_ids: Set[int]) -> list[Event]:
@@ -75,8 +75,8 @@ class SharedEngine(Engine):
             self._read()
 
     def _raise_failure(self, tickets: Set[int]) -> None:
-        for ticket in self._failed.keys() & tickets:
-            raise self._failed.pop(ticket)
+        for ticket in self._failures.keys() & tickets:
+            raise self._failures.pop(ticket)
 
     def _read(self) -> None:
         """Wait for news and sort them."""
@@ -88,11 +88,11 @@ class SharedEngine(Engine):
             if left is None:  # was not wanted any more
                 continue
             if what is None:
-                self._taken.add(ticket)
+                self._accepted.add(ticket)
                 continue
             error = what if isinstance(what, OwnlmError) else what.error
             if error is not None:
-                self._failed[ticket] = error
+                self._failures[ticket] = error
                 self.cancel(ticket)
                 continue
             assert not isinstance(what, OwnlmError)

@@ -57,9 +57,10 @@ def render_chat(chat: Chat, template: ChatTemplate, tokenizer: Tokenizer) -> Ren
     text, spans = _answers(chat, template, specials if tokenizer.special_ids else None)
     encoding = tokenizer.encode_whole(text, specials=True)
     # `apply_chat_template` adds no tokens around the text: those that it needs are in the template.
-    own = [index for index, added in enumerate(encoding.special_tokens_mask) if not added]
-    ids = [encoding.ids[index] for index in own]
-    ends = [encoding.offsets[index][1] for index in own]
+    # Each look at a field of an encoding makes the whole list anew.
+    tokens = zip(encoding.ids, encoding.offsets, encoding.special_tokens_mask)
+    own = [(index, end) for index, (_, end), added in tokens if not added]
+    ids, ends = [index for index, _ in own], [end for _, end in own]
     endings = set(tokenizer.special_ids.values())
     return _masked(text, ids, ends, spans, endings)
 

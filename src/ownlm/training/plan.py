@@ -222,7 +222,8 @@ MOST_STEPS = 10**12  # more is a slip of the finger, and no machine makes them
 
 LEAST: dict[str, float] = {
     "max_steps": 0, "context": 2, "threads": 1, "warmup_steps": 0, "eval_steps": 0, "save_steps": 0, "save_total_limit": 1,
-    "logging_steps": 0, "eval_rows": 0, "learning_rate": 0.0, "muon_learning_rate": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0,
+    "logging_steps": 0, "learning_rate": 0.0, "muon_learning_rate": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0,
+    "eval_rows": 0,
 }  # fmt: skip
 
 

@@ -65,6 +65,12 @@ class Prepared:
         return head_labels(self.train)
 
     @property
+    def no_answer(self) -> bool | None:
+        """Whether questions were among the rows that their context does not answer; None without questions."""
+        questions = [item for item in self.train if isinstance(item, Question)]
+        return any(not item.answers for item in questions) if questions else None
+
+    @property
     def tokens(self) -> int:
         """Of all examples."""
         return int(lengths(self.examples).sum())

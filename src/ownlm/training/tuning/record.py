@@ -50,6 +50,7 @@ def describe(
     looked: Mapping[str, Any],
     taught_before: Sequence[str],
     labels: Sequence[str] | None,
+    no_answer: bool | None,
 ) -> dict[str, Any]:
     """run.json as it is before step 1; the fields are those of docs/run-folder.md."""
     return {
@@ -69,6 +70,7 @@ def describe(
         if template is None
         else {"from": str(template.where), "sha256": template.sha256},
         "labels": list(labels) if labels else None,
+        "no_answer": no_answer,
         "tokenizer_sha256": tokenizer.sha256,
         "environment": environment(plan.device, plan.threads),
         "seed": plan.seed,

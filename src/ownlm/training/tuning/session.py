@@ -128,7 +128,7 @@ class Tuning:
         trained = memory.adapter_parameters(known.config, self.lora) if self.lora else parameters
         return record.describe(
             settings, self.given, plan, task=known.data.task, way=self.way, template=known.template,
-            tokenizer=known.form.tokenizer, looked=looked, labels=known.labels,
+            tokenizer=known.form.tokenizer, looked=looked, labels=known.labels, no_answer=known.no_answer,
             taught_before=known.run.get("taught", ["continues text"]) if known.form.head is None else [],
             model={
                 "size": "given",
