@@ -30,12 +30,19 @@ def built(folder: Path, *sanitizers: str) -> Path:
     return program
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "sanitizers", [["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], ["-fsanitize=thread"]],
-    ids=["address", "thread"],
-)  # fmt: skip
+    "sanitizers",
+    [
+        # 40 seconds of a core: part of every full check.
+        pytest.param(
+            ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+            id="address",
+            marks=pytest.mark.clients,
+        ),
+        pytest.param(["-fsanitize=thread"], id="thread", marks=pytest.mark.long),
+    ],
+)
 def test_kernels_stay_inside_their_memory(tmp_path: Path, sanitizers: list[str]) -> None:
     program = built(tmp_path, *sanitizers)
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=600)

@@ -98,7 +98,7 @@ def seen(
     found = Seen(context, url, pictures)
     yield found
     context.close()
-    assert found.errors == []
+    assert found.errors == [], found.errors
 
 
 def streamed(text: str) -> dict[str, Any]:

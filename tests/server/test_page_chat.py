@@ -94,14 +94,18 @@ def test_an_answer_is_seen_while_it_is_written_and_stopped(page, slow):
     page.page.add_init_script("localStorage.setItem('ownlm.settings', '{\"max_tokens\": 90}')")
     page.open()
     page.send("The quick")
-    page.page.wait_for_function("() => document.querySelector('article.growing .words')?.innerText.length > 3")
+    page.page.wait_for_function(
+        "() => document.querySelector('article.growing .words')?.innerText.length > 3"
+    )
     assert page.page.locator("article.growing").get_attribute("aria-busy") == "true"
     page.page.keyboard.press("Escape")
     answer = page.answers(1).first
     assert "stopped by you" in answer.locator(".figures").inner_text()
     assert page.page.evaluate("document.activeElement.id") == "composer"
     page.send("More")
-    page.page.wait_for_function("() => document.querySelector('article.growing .words')?.innerText.length > 3")
+    page.page.wait_for_function(
+        "() => document.querySelector('article.growing .words')?.innerText.length > 3"
+    )
     page.button("Stop").click()
     page.answers(2)
 
@@ -110,7 +114,9 @@ def test_a_stopped_answer_frees_the_engine(page, server, slow):
     page.page.add_init_script("localStorage.setItem('ownlm.settings', '{\"max_tokens\": 90}')")
     page.open()
     page.send("The quick")
-    page.page.wait_for_function("() => document.querySelector('article.growing .words')?.innerText.length > 3")
+    page.page.wait_for_function(
+        "() => document.querySelector('article.growing .words')?.innerText.length > 3"
+    )
     page.button("Stop").click()
     assert server.idle(5)
 

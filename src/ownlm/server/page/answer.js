@@ -3,6 +3,7 @@
 import { ask, events } from "./api.js";
 import { Complaint } from "./i18n.js";
 
+const SHORTEST = 0.1; // seconds
 const TOPS = 8; // alternatives that are asked for at each token
 
 /**
@@ -70,9 +71,9 @@ export class Answer {
   }
 }
 
-/** Tokens in a second, from the first one on. */
+/** Tokens in a second, from the first one on; null where the time is too short to tell. */
 export function speedOf({ tokens, seconds, firstSeconds }) {
-  return tokens > 1 && seconds > firstSeconds ? (tokens - 1) / (seconds - firstSeconds) : null;
+  return tokens > 1 && seconds - firstSeconds > SHORTEST ? (tokens - 1) / (seconds - firstSeconds) : null;
 }
 
 /** How many tokens fit into the window after a prompt. Raises a Complaint when none does. */

@@ -28,6 +28,12 @@ function bar({ token, probability, chance }, most, isChosen) {
   );
 }
 
+/** What is left for all tokens that have no bar. */
+export function others(list) {
+  const chance = Math.max(0, 1 - list.reduce((sum, one) => sum + one.chance, 0));
+  return h("p", { class: "about others", t: ["barsOthers", { share: percent(chance) }] });
+}
+
 /** The bars above the settings. */
 export class Bars {
   /**
@@ -76,6 +82,7 @@ export class Bars {
     if (!this.tops?.length) return say(this.words, "barsWaiting");
     const held = this.tops.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0);
     say(this.words, "barsAbout", { count: this.tops.length, share: percent(Math.min(held, 1)) });
-    this.list.append(barList(chances(this.tops, this.settings.values).slice(0, SHOWN)));
+    const list = chances(this.tops, this.settings.values).slice(0, SHOWN);
+    this.list.append(barList(list), others(list));
   }
 }

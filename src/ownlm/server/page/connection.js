@@ -81,9 +81,11 @@ export class Connection {
   }
 
   async back() {
+    await this.app.start();
+    if (!this.banner.hidden || !this.form.hidden) return; // gone again, or the key is another one
     say(this.words, "serverBack");
     this.banner.classList.add("good");
-    setTimeout(() => (this.banner.hidden = true), 3000);
-    this.app.start();
+    this.banner.hidden = false;
+    setTimeout(() => (this.banner.hidden ||= this.banner.classList.contains("good")), 5000);
   }
 }

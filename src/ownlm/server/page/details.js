@@ -2,7 +2,7 @@
 
 import { speedOf } from "./answer.js";
 import { ask } from "./api.js";
-import { barList } from "./bars.js";
+import { barList, others } from "./bars.js";
 import { button, copy, h, say, write } from "./dom.js";
 import { t } from "./i18n.js";
 import { chances, percent, visible, wholeTexts } from "./sampling.js";
@@ -89,7 +89,7 @@ function alternatives(token, request) {
   const list = chances(token.top_logprobs, settings);
   const isListed = list.some((one) => one.token === token.token);
   const head = h("p", {}, h("code", {}, visible(token.token)), ` ${t("tokenFigures", { share: percent(Math.exp(token.logprob)), logprob: token.logprob.toFixed(3) })}`);
-  return [head, barList(list, token.token), !isListed && h("p", { class: "about", t: "tokenUnlisted" })].filter(Boolean);
+  return [head, barList(list, token.token), others(list), !isListed && h("p", { class: "about", t: "tokenUnlisted" })].filter(Boolean);
 }
 
 const scale = () =>

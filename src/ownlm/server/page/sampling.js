@@ -6,8 +6,11 @@
  */
 
 /**
- * The chances among the listed tokens, in the order in which the engine applies the settings: temperature, then
- * top k, top p and min p.
+ * The chances with which the listed tokens are drawn, in the order in which the engine applies the settings:
+ * temperature, then top k, top p and min p.
+ *
+ * Of the tokens that are not listed only their sum is known. Each of them counts as if it were as probable as the last
+ * listed one: exact at temperature 1; below it they get too much, above it too little.
  *
  * @param {Top[]} tops the most probable first
  * @param {{temperature: number, top_p: number, top_k: number, min_p: number}} settings
@@ -16,28 +19,33 @@
 export function chances(tops, settings) {
   if (!tops.length) return [];
   const { temperature, top_p: topP, top_k: topK, min_p: minP } = settings;
-  const best = tops[0].logprob;
-  const weights = tops.map(({ logprob }, place) =>
-    temperature === 0 ? Number(place === 0) : Math.exp((logprob - best) / temperature),
-  );
-  const shares = normalised(weights.map((weight, place) => (topK <= 0 || place < topK ? weight : 0)));
+  const shares = normalised(weights(tops, temperature).map((weight, place) => (topK <= 0 || place < topK ? weight : 0)));
   let before = 0;
   const kept = shares.map((share, place) => {
-    const isKept = (place === 0 || before < topP) && share >= minP * shares[0];
+    const isListed = place < tops.length;
+    const least = isListed ? share : shares[tops.length - 1];
+    const isKept = (place === 0 || before < topP) && least >= minP * shares[0];
+    const part = isListed ? share : Math.min(share, topP - before);
     before += share;
-    return isKept ? share : 0;
+    return isKept ? part : 0;
   });
-  return normalised(kept).map((chance, place) => ({
-    token: tops[place].token,
-    bytes: tops[place].bytes,
-    probability: Math.exp(tops[place].logprob),
-    chance,
-  }));
+  const drawn = normalised(kept);
+  return tops.map(({ token, bytes, logprob }, place) => ({ token, bytes, probability: Math.exp(logprob), chance: drawn[place] }));
 }
 
-function normalised(weights) {
-  const sum = weights.reduce((total, weight) => total + weight, 0);
-  return weights.map((weight) => (sum ? weight / sum : 0));
+/** Of each listed token, and last of all the others together. */
+function weights(tops, temperature) {
+  if (temperature === 0) return [1, ...tops.map(() => 0)];
+  const best = tops[0].logprob;
+  const last = tops.at(-1).logprob;
+  const others = Math.max(0, 1 - tops.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0));
+  const listed = tops.map(({ logprob }) => Math.exp((logprob - best) / temperature));
+  return [...listed, others * Math.exp(last * (1 / temperature - 1) - best / temperature)];
+}
+
+function normalised(given) {
+  const sum = given.reduce((total, one) => total + one, 0);
+  return given.map((one) => (sum ? one / sum : 0));
 }
 
 /** A token so that spaces and line breaks are seen; bytes that are no whole character as their numbers. */

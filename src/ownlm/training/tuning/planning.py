@@ -90,6 +90,9 @@ def draft(settings: Mapping[str, Any], known: Prepared) -> TrainPlan:
         if known.form.head is not None:
             shared = len(known.examples) / windows  # examples of a window
             rows = max(1, min(rows, round(HEAD_ROWS / shared)))
+    if not packed:  # a step visits a row once
+        rows = min(rows, len(known.examples))
+        accumulation = min(accumulation, -(-len(known.examples) // rows))
     adamw, muon = chosen_rates(settings, known)
     checkpointing = settings["gradient_checkpointing"]
     return TrainPlan(

@@ -51,7 +51,7 @@ def look(
             "endless_answers": counted.endless,
             "straddling": counted.straddling,
         },
-        "labels": None if known.form.head is None else list(known.form.head.labels),
+        "labels": _labels(known),
         "steps": plan.max_steps,
         "rows_per_step": plan.rows_per_step,
         "epochs": plan.max_steps * plan.rows_per_step / windows,
@@ -65,6 +65,14 @@ def look(
     }
 
 
+def _labels(known: Prepared) -> list[str] | None:
+    """Those of a head, [] where it marks places; None without a head."""
+    head = known.form.head
+    if head is None:
+        return None
+    return [] if head.kind == "question-answering" else list(head.labels)
+
+
 def _sample(known: Prepared, source: Packed | HeadRows) -> str:
     """The first row as it is read, and what is learnt of it."""
     tokenizer, head = known.form.tokenizer, known.form.head
@@ -73,11 +81,12 @@ def _sample(known: Prepared, source: Packed | HeadRows) -> str:
         return shown(tokenizer, source.pairs(0, 0, 1))
     first = known.examples[0]
     targets = [int(target) for target in first.targets if target != NOT_TRAINED]
-    said = (
-        f"places {targets[0]:,} to {targets[-1]:,}"
-        if head.kind == "question-answering"
-        else ", ".join(head.labels[target] for target in targets[:8])
-    )
+    if head.kind != "question-answering":
+        said = ", ".join(head.labels[target] for target in targets[:8])
+    elif any(targets):
+        said = f"places {targets[0]:,} to {targets[-1]:,}"
+    else:
+        said = "not in it"
     ids = np.array(first.ids, np.int64)
     return f"{preflight.shown_row(tokenizer, ids[:-1], ids[1:])} → {said}"
 
@@ -124,6 +133,8 @@ def show(found: Mapping[str, Any]) -> None:
 
 def _trained(found: Mapping[str, Any]) -> str:
     rows, labels = found["rows"], found["labels"]
+    if labels == []:
+        return f"{rows['windows']:,} windows: where the answer begins and ends, or that it is not there"
     if labels is not None:
         named = ", ".join(labels[:8]) + (" …" if len(labels) > 8 else "")
         return f"{rows['trained_tokens']:,} labels: {named}"

@@ -97,6 +97,8 @@ def prepare(settings: Mapping[str, Any], output: Path) -> Prepared:
         raise _nothing_to_train(data, settings["data"])
     tokenizer = Tokenizer.load(folder)
     train, held_out = split.divided(data, settings["validation"], settings["seed"])
+    if not train:
+        raise _nothing_to_train(data, settings["data"], all_held_out=bool(held_out))
     both = split.on_both_sides(train, held_out)
     if not settings["allow_overlap"]:
         split.refuse_overlap(both, len(held_out))
@@ -128,9 +130,9 @@ def prepare(settings: Mapping[str, Any], output: Path) -> Prepared:
     aside = Problems()
     held_out_examples, _, _ = form.rows(there, aside, max_length, "drop")
     if not examples:
-        raise _nothing_to_train(data, settings["data"], all_held_out=bool(held_out) and not train)
+        raise _nothing_to_train(data, settings["data"])
     _say_left_out(data.problems.left_out - already, data.problems, "rows are left out")
-    _say_left_out(aside.left_out, aside, "held-out rows are not in the loss on them")
+    _say_left_out(aside.left_out, aside, "held-out rows are measured, but not in the validation loss")
     places = {item.where for item in kept}
     return Prepared(
         folder, _base(settings, folder), config, read_run(folder), data, form, template,
@@ -188,6 +190,13 @@ def _label_form(
         tokenizer = causal_rule(tokenizer)
     labels = ["LABEL_0", "LABEL_1"] if data.task == "qa" else head_labels(train)
     pad = content.get("pad_token_id")
+    if data.task in ("classification", "sentiment") and len(labels) < 2:
+        raise Refused(
+            f'every row has the label "{labels[0]}".',
+            where=typed_name(settings["data"]),
+            why="There is nothing to choose between.",
+            do="rows of at least two labels",
+        )
     kind: Any = KIND_OF_TASK[data.task]
     head = HeadConfig(kind, tuple(labels), pad_token_id=tokenizer.pad_id if pad is None else pad)
     return LabelForm(folder, tokenizer, headed_model(folder, head, settings["seed"], "cpu"))

@@ -25,7 +25,7 @@ def divided(data: DataSet, share: float, seed: int) -> tuple[list[Item], list[It
         raise UsageError(
             f"{share:g} is not possible; it must be at least 0 and below 1.", where="--validation"
         )
-    named = [part for part in data.parts if part.held_out]
+    named = [part for part in data.parts if part.held_out and part.items]
     if named:
         train = [item for part in data.parts if not part.held_out for item in part.items]
         return train, [item for part in named for item in part.items]
