@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ownlm.verbs.doctor import doctor
     from ownlm.verbs.evaluate import evaluate
     from ownlm.verbs.export import export
+    from ownlm.verbs.finetune import finetune
     from ownlm.verbs.generate import generate
     from ownlm.verbs.prepare import prepare
     from ownlm.verbs.pretrain import pretrain
@@ -55,6 +56,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "finetune",
     "generate",
     "load",
     "pipeline",

@@ -93,7 +93,7 @@ def seen(
     context = started.new_context(**options)
     stored = json.dumps(json.dumps(SHORT if settings is None else settings))
     context.add_init_script(
-        f"localStorage.getItem('ownlm.settings') ?? localStorage.setItem('ownlm.settings', {stored})"
+        f"self.origin === 'null' || localStorage.getItem('ownlm.settings') || localStorage.setItem('ownlm.settings', {stored})"
     )
     found = Seen(context, url, pictures)
     yield found

@@ -160,9 +160,30 @@ def test_a_conversation_is_there_after_the_page_is_loaded_again(page):
     page.button("Tokens").click()
     assert "kept only until the page is closed" in page.page.locator(".details").inner_text()
     page.button("Delete this conversation").click()
-    page.button("Delete this conversation").click()
+    page.button("Delete?").click()
     assert page.page.locator(".conversations .open").count() == 0
     assert page.page.locator("article").count() == 0
+
+
+def test_two_tabs_with_the_same_conversation_lose_nothing(page):
+    page.open()
+    page.send("The quick")
+    page.answers(1)
+    other = page.page.context.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="The quick", exact=True).click()
+    other.fill("#composer", "brown")
+    other.keyboard.press("Enter")
+    page.answers(2)
+    assert page.page.locator("article.user .words").all_inner_texts() == ["The quick", "brown"]
+    other.close()
+
+
+def test_an_entry_that_is_damaged_is_said(page):
+    page.page.add_init_script("localStorage.setItem('ownlm.conversation.x', '{')")
+    page.open()
+    page.page.get_by_text("1 stored conversations cannot be read.").wait_for()
+    assert page.page.evaluate("localStorage.getItem('ownlm.conversation.x')") == "{"
 
 
 EVIL = """<img src=x onerror="alert('image')"><script>alert('script')</script>

@@ -71,6 +71,8 @@ def test_long_contexts_are_read_through_windows(model, monkeypatch):
     parts = [part for part in asked if part]
     assert len(parts) > 5 and parts[0] == context[: len(parts[0])] and context.endswith(parts[-1])
     assert context[best["start"] : best["end"]] == best["answer"]
+    every = model.read("Who runs?", context, top_k=99)
+    assert max(one["start"] for one in every) > len(context) - len(parts[-1])  # of the last window too
     covered = 0
     for part in parts:  # no character between two windows
         place = context.index(part)

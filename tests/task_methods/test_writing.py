@@ -11,7 +11,7 @@ from ownlm.loaded import load
 from ownlm.predicting import predictions
 from ownlm.task_methods.asking import Asker
 from ownlm.tasks.items import Chat, Labelled, Pair, Question
-from ownlm.tasks.prompts import as_chat
+from ownlm.tasks.prompts import as_chat, as_plain
 from ownlm.tasks.render import render_chat, render_pair
 from ownlm.tasks.templates import BUILT_IN, find_template
 
@@ -39,7 +39,10 @@ def test_a_completion_is_asked_for_as_it_was_trained(model, monkeypatch):
     asker = Asker(model)
     row = render_pair(PAIR, model.tokenizer)
     assert asker.ids(asker.item(PAIR, "completion")) == trained_prefix(row)
-    monkeypatch.setitem(model.run, "taught", ["translation"])  # without a template: the source alone
+    monkeypatch.setitem(
+        model.run, "taught", ["translation"]
+    )  # without a template: the source and a line break
+    row = render_pair(as_plain(PAIR, "translation"), model.tokenizer)
     assert asker.ids(asker.item(PAIR, "translation")) == trained_prefix(row)
 
 

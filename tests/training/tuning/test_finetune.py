@@ -189,7 +189,9 @@ def test_pairs_without_a_template_are_asked_as_they_were_learnt(base, tmp_path):
     asked = Asker(loaded).ids(Asker(loaded).item(item, "translation"))
     assert asked == learnt.ids[: len(asked)].tolist()
     assert (learnt.targets >= 0).argmax() == len(asked) - 1
-    chat = rows(tmp_path / "c.jsonl", [{"instruction": "a", "input": "", "output": "b"}])
+    chat = rows(
+        tmp_path / "c.jsonl", [{"instruction": f"a {n}", "input": "", "output": "b"} for n in range(30)]
+    )
     with pytest.raises(UsageError, match="conversations need a template"):
         ownlm.finetune(str(base), [chat], output=tmp_path / "r2", chat_template="none", **FAST)
 

@@ -5,7 +5,7 @@ import { Composer } from "./composer.js";
 import { ConversationList } from "./conversations.js";
 import { button, h } from "./dom.js";
 import { Complaint } from "./i18n.js";
-import { keep, messagesOf, newConversation, newId, versionOf } from "./store.js";
+import { conversations, keep, messagesOf, newConversation, newId, versionOf } from "./store.js";
 import { answerTurn, failedTurn, GrowingTurn, userTurn } from "./turn.js";
 
 const ROUTE = "/v1/chat/completions";
@@ -29,8 +29,8 @@ export class Chat {
       open: (one) => this.open(one),
       fresh: () => this.open(newConversation()),
       current: () => this.conversation,
-      isBusy: () => Boolean(this.answer),
       announce: (...words) => app.announce(...words),
+      changedElsewhere: (name) => this.changedElsewhere(name),
     });
     this.noTemplate = h("div", { class: "notice", hidden: true }, h("p", { t: "noTemplate" }), h("pre", {}, h("code", {}, "ownlm serve MODEL --chat-template chatml")));
     const column = h("div", { class: "column" }, this.noTemplate, this.systemBox, this.thread, this.composer.element);
@@ -40,8 +40,10 @@ export class Chat {
 
   modelChanged() {
     const model = this.app.model;
-    this.noTemplate.hidden = Boolean(model?.chat_template);
-    this.composer.allow(Boolean(model?.chat_template));
+    const converses = Boolean(model?.chat_template);
+    this.noTemplate.hidden = converses;
+    this.systemBox.hidden = !converses;
+    this.composer.allow(converses);
     this.draw();
   }
 
@@ -153,9 +155,19 @@ export class Chat {
   }
 
   choose(turn, number) {
+    const isLater = number > turn.chosen;
     turn.chosen = number;
     this.save();
     this.draw();
+    const place = this.conversation.turns.indexOf(turn);
+    const [before, after] = this.thread.children[place].querySelectorAll(".versions button");
+    [isLater ? after : before, before, after].find((one) => !one.disabled).focus();
+  }
+
+  /** Another tab has gone on with this conversation. */
+  changedElsewhere(name) {
+    const now = conversations().find(({ id }) => id === this.conversation.id);
+    if (now && !this.answer && name?.endsWith(now.id)) this.open(now);
   }
 
   save(conversation = this.conversation) {
@@ -172,7 +184,7 @@ export class Chat {
   draw(count = this.conversation.turns.length) {
     const turns = this.conversation.turns.slice(0, count);
     this.thread.replaceChildren(...turns.map((turn, place) => this.turn(turn, place)));
-    if (!turns.length && !this.failure) this.thread.append(h("p", { class: "empty", t: ["emptyChat", { model: this.app.model?.id ?? "" }] }));
+    if (!turns.length && !this.failure && this.app.model?.chat_template) this.thread.append(h("p", { class: "empty", t: ["emptyChat", { model: this.app.model.id }] }));
     if (this.failure) this.thread.append(failedTurn(this.failure.error, () => this.write(this.failure.turn)));
     else if (turns.at(-1)?.role === "user" && !this.answer) this.thread.append(button("answerNow", () => this.write()));
   }

@@ -34,6 +34,7 @@ export class Composer {
     this.sending.hidden = isBusy;
     this.stopping.hidden = !isBusy;
     if (hadFocus) this.focus();
+    else if (isBusy && document.activeElement === document.body) this.stopping.focus(); // what had it is gone
   }
 
   send() {

@@ -1,14 +1,14 @@
 /** The list of conversations: open, delete, export, import. */
 
 import { exported, imported } from "./exchange.js";
-import { button, download, h, say, signButton } from "./dom.js";
+import { button, download, fill, h, say, signButton } from "./dom.js";
 import { sayError } from "./errors.js";
-import { conversations, forget, keep, newId, onForeignChange } from "./store.js";
+import { conversations, damaged, forget, keep, newId, onForeignChange } from "./store.js";
 
 export class ConversationList {
   /**
-   * @param {{open: (one: Object) => void, fresh: () => void, current: () => Object, isBusy: () => boolean,
-   *   announce: (key: string, words?: Object) => void}} actions
+   * @param {{open: (one: Object) => void, fresh: () => void, current: () => Object,
+   *   announce: (key: string, words?: Object) => void, changedElsewhere: (name: string|null) => void}} actions
    */
   constructor(actions) {
     this.actions = actions;
@@ -19,7 +19,10 @@ export class ConversationList {
     const tools = h("div", { class: "tools" }, button("export", () => this.export(), { class: "quiet" }), button("import", () => this.file.click(), { class: "quiet" }));
     const box = h("details", { class: "list-box", open: matchMedia("(min-width: 60rem)").matches }, head, this.items, tools, this.words, this.file);
     this.element = h("aside", { class: "side", tLabel: "conversations" }, button("newConversation", () => this.fresh(), { class: "new" }), box);
-    onForeignChange(() => this.draw());
+    onForeignChange((name) => {
+      this.draw();
+      actions.changedElsewhere(name);
+    });
   }
 
   draw() {
@@ -27,6 +30,7 @@ export class ConversationList {
     const all = conversations();
     this.items.replaceChildren(...all.map((one) => this.item(one, one.id === current?.id)));
     if (!all.length) this.items.append(h("li", { class: "about", t: "noConversations" }));
+    if (damaged.size) this.items.append(h("li", { class: "about", t: ["damaged", { count: damaged.size }] }));
   }
 
   item(one, isCurrent) {
@@ -55,6 +59,7 @@ export class ConversationList {
     if (!control.classList.contains("sure")) {
       control.classList.add("sure");
       say(control, "deleteSure");
+      fill(control, { tLabel: "deleteSure" });
       control.addEventListener("blur", () => this.draw(), { once: true });
       return;
     }

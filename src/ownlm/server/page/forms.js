@@ -91,6 +91,7 @@ function passages(found) {
   const head = answer
     ? [h("p", { class: "best" }, answer.answer), h("p", { class: "sources" }, h("span", { t: "sources" }), " ", answer.sources.map((source) => h("code", {}, source)))]
     : [h("p", { class: "best", t: isFound ? ["foundPassages", { count: list.length }] : ["notFound", { count: documents }] })];
+  if (!isFound && list.length) head.push(h("p", { class: "about", t: "nearestPassages" }));
   if (!isFound && missing.length) head.push(h("p", { class: "about", t: ["missingWords", { words: missing.join(", ") }] }));
   head.push(...notes.map((note) => h("p", { class: "about" }, note)));
   const shown = list.map(({ source, heading, text }, number) =>

@@ -3,7 +3,7 @@
 import { Chat } from "./chat.js";
 import { Continue } from "./continue.js";
 import { Connection } from "./connection.js";
-import { fill, h, say, signButton, write } from "./dom.js";
+import { h, say, signButton, write } from "./dom.js";
 import { Complaint, language, LANGUAGES, setLanguage, t } from "./i18n.js";
 import { Reader } from "./reader.js";
 import { Runs } from "./runs.js";
@@ -51,7 +51,10 @@ export class App {
   async start() {
     if (!(await this.connection.open())) return;
     const wanted = kept.get("model", "");
-    fill(this.chooser, { hidden: this.models.length < 2 });
+    const served = fingerprint(this.models, this.offers);
+    if (served === this.served) return; // the server was gone for a while: what is written here stays as it is
+    this.served = served;
+    this.chooser.hidden = this.models.length < 2;
     this.chooser.replaceChildren(...this.models.map(({ id }) => h("option", { value: id }, id)));
     this.choose(this.models.some(({ id }) => id === wanted) ? wanted : this.models[0].id);
     this.show(location.hash.slice(2));
@@ -138,5 +141,8 @@ export class App {
     setTimeout(() => (this.notice.hidden = true), 15000);
   }
 }
+
+/** What is served, but for the time at which the server started. */
+const fingerprint = (models, offers) => JSON.stringify([models.map((model) => ({ ...model, created: 0 })), offers]);
 
 new App().start();

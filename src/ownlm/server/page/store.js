@@ -15,13 +15,18 @@ export function newConversation() {
   return { id: newId(), title: "", system: "", created: Date.now(), updated: Date.now(), turns: [] };
 }
 
+/** Names of entries that cannot be read. @type {Set<string>} */
+export const damaged = new Set();
+
 /** All of them, the latest first; entries that are damaged are left alone. @returns {Conversation[]} */
 export function conversations() {
   const found = [];
+  damaged.clear();
   for (const name of Object.keys(localStorage).filter((one) => one.startsWith(PREFIX))) {
     try {
       found.push(checkedConversations([JSON.parse(localStorage.getItem(name))])[0]);
     } catch (error) {
+      damaged.add(name);
       console.warn(`${name}: ${error.message}`);
     }
   }

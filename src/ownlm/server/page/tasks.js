@@ -101,7 +101,7 @@ class TaskForm {
       const choices = field.choices.filter(({ when }) => !when || when(this.tasks.offer, this.app.model));
       return h("select", common, choices.map(({ value, key }) => h("option", { value, t: key })));
     }
-    return h("input", { ...common, type: field.type ?? "text", min: field.low, max: field.high, list: field.languages ? "languages" : null, autocomplete: "off" });
+    return h("input", { ...common, type: field.type ?? "text", min: field.low, max: field.high, autocomplete: "off" });
   }
 
   row(field) {
