@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/ownlm quickstart $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not clients and not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not clients and not long" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-clients: $(VENV)/.installed-clients
 	$(BIN)/python -m pytest -m "clients and not long" $(ARGS)
