@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from ownlm.server.limits import Limits
+from ownlm.server.record import Record
 from tests.server.conftest import CONTEXT
 from tests.server.live import CHAT, Live, error_of, live, wait_until
 
@@ -207,6 +210,27 @@ def test_a_silent_stream_is_kept_open(model_folder, monkeypatch):
         assert next(lines) == ": ping"
         go.set()
         assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+def test_a_client_that_does_not_read_its_stream(monkeypatch):
+    """What is sent waits for ever: the request ends all the same."""
+    from ownlm.server import streaming
+
+    monkeypatch.setattr(streaming, "READING_SECONDS", 0.1)
+    ended = []
+    call = SimpleNamespace(time_left=0.0, record=Record(), close=lambda: ended.append(True))
+
+    async def nothing():
+        yield b"data: {}"
+
+    async def stuck(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    stream = streaming.EventStream(call, b"first", nothing())
+    asyncio.run(asyncio.wait_for(stream({}, None, stuck), 5))
+    assert ended == [True]
+    assert call.record.finish == ["not read"]
 
 
 # ---- what breaks

@@ -33,7 +33,9 @@ def test_answers_stand_in_the_context_best_first(model):
         assert CONTEXT[one["start"] : one["end"]] == one["answer"]
     (none,) = [one for one in found if not one["answer"]]
     assert (none["start"], none["end"]) == (0, 0)
-    assert none["score"] == pytest.approx(probability(model, "Who runs?", CONTEXT, NO_ANSWER), rel=1e-3, abs=0)
+    assert none["score"] == pytest.approx(
+        probability(model, "Who runs?", CONTEXT, NO_ANSWER), rel=1e-3, abs=0
+    )
 
 
 def test_the_score_is_the_probability_that_exactly_this_is_written(model):

@@ -136,14 +136,13 @@ class Call:
 
     def close(self) -> None:
         """The request has ended, in whatever way."""
-        for action in self.at_the_end:
-            action()
-        self.at_the_end.clear()
         if self._watch is not None:
             self._watch.cancel()
         if self._entered is not None:
             self.state.gate.leave(time.monotonic() - self._entered)
             self._entered = None
+        while self.at_the_end:
+            self.at_the_end.pop()()
 
 
 def _too_large(limit: int) -> ApiError:

@@ -161,6 +161,8 @@ class Driver:
             number = self.engine.submit(order.request)
         except OwnlmError as error:
             return order.listener, News(order.ticket, error)
+        except Exception as error:  # the thread must go on for the others
+            return order.listener, News(order.ticket, self._broken(error))
         self._numbers[order.ticket] = number
         self._running[number] = _Running(order.ticket, order.listener, order.request.settings.n)
         return order.listener, News(order.ticket, None)
@@ -169,12 +171,15 @@ class Driver:
         try:
             events = self.engine.step()
         except Exception as error:
-            out.warn("a step of the engine failed:\n" + "".join(traceback.format_exception(error)))
-            what = f"the engine failed ({type(error).__name__}); what ran in this step has ended."
-            self._end_all(BrokenStep(what))
+            self._end_all(self._broken(error))
             return
         self._on_step(len(events))
         self._told(map(self._of, events))
+
+    @staticmethod
+    def _broken(error: Exception) -> BrokenStep:
+        out.warn("the engine failed:\n" + "".join(traceback.format_exception(error)))
+        return BrokenStep(f"the engine failed ({type(error).__name__}); what it was computing has ended.")
 
     def _of(self, event: Event) -> tuple[Listener, News] | None:
         running = self._running.get(event.request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ownlm.server.json_form import to_json
 if TYPE_CHECKING:
     from ownlm.server.call import Call
 
+READING_SECONDS = 30.0  # beyond the time of a request, for a client that reads slowly
 PING, DONE = b": ping\n\n", b"data: [DONE]\n\n"
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -45,21 +47,27 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._send(send, self._first)
-            try:
-                async for data in self._rest:
-                    await self._send(send, data)
-            except (ApiError, OwnlmError) as error:
-                told = error if isinstance(error, ApiError) else from_ownlm(error)
-                self._call.record.finish = ["error"]
-                await self._send(send, frame(told.body()))
-            await self._send(send, DONE)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async with asyncio.timeout(self._call.time_left + READING_SECONDS):
+                await self._send_all(send)
+        except TimeoutError:  # without an end of the answer the server closes the connection
+            self._call.record.finish = ["not read"]
         except (ClientGone, OSError):  # OSError: a server that tells it when something is sent
             self._call.record.finish = ["abandoned"]
         finally:
             self._call.close()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await self._send(send, self._first)
+        try:
+            async for data in self._rest:
+                await self._send(send, data)
+        except (ApiError, OwnlmError) as error:
+            told = error if isinstance(error, ApiError) else from_ownlm(error)
+            self._call.record.finish = ["error"]
+            await self._send(send, frame(told.body()))
+        await self._send(send, DONE)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     @staticmethod
     async def _send(send: Send, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def chat(
         raise UsageError(
             "needs a message, or messages on standard input.",
             where="--json",
-            do=f'ownlm chat {path} "A message" --json',
+            do=f'ownlm chat {shlex.quote(str(path))} "A message" --json',
         )
     text = None if message is None else read_argument(message)
     front = None if system is None else read_argument(system)
@@ -132,8 +133,6 @@ def _refuse_what_does_not_chat(path: Path, chat_template: str | None) -> None:
 
         raise refusal(path, kind, "does not chat")
     if fills_masks(content):
-        import shlex
-
         from ownlm.corpus.tokenizer import Tokenizer
         from ownlm.masked import mask_token
 
@@ -178,7 +177,7 @@ def _answer_all(talk: Talk, text: str | None, *, json: bool) -> None:
             raise Refused(
                 "no message came.",
                 where="standard input",
-                do=f'ownlm chat {talk.conversation.loaded.path} "A message"',
+                do=f'ownlm chat {shlex.quote(str(talk.conversation.loaded.path))} "A message"',
             )
     finally:
         if json and out.from_cli() and talk.turns:
