@@ -311,6 +311,9 @@ def test_every_setting_changes_the_corpus(
     (texts / "copy.txt").write_text(english(2), encoding="utf-8")
     (texts / "near.txt").write_text(english(4) + "more\n", encoding="utf-8")
     folder_of(texts / "more", 1).joinpath("000.txt").write_text(english(300) * 2, encoding="utf-8")
+    for number in range(6):  # groups go by the hash of their path: with two of them all may be on one side
+        (texts / f"folder{number}").mkdir()
+        (texts / f"folder{number}" / "a.txt").write_text(english(400 + number), encoding="utf-8")
     table = [{"text": english(i), "body": chinese(i)} for i in range(60, 70)]
     (texts / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
     plain = {"vocab_size": 400, "validation": ["hash:0.3"]}

@@ -121,7 +121,7 @@ def test_fields_that_ask_for_nothing_change_nothing(server, fields):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"store": True}, "store is not supported"), ({"temprature": 1}, 'Did you mean "temperature"?'),
+        ({"store": True}, "store is not supported"), ({"store": 0}, "store is not supported"), ({"temprature": 1}, 'Did you mean "temperature"?'),
         ({"temperature": "1"}, "temperature must be a number"), ({"temperature": 3}, "from 0 to 2"),
         ({"n": True}, "n must be"), ({"n": 0}, "n must be"), ({"max_tokens": 0}, "above 0"),
         ({"stream": 1}, "stream must be"), ({"stop": ""}, "stop must be"), ({"top_logprobs": 2}, "needs logprobs"),
