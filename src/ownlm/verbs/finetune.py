@@ -145,8 +145,11 @@ def _planned(looked: dict[str, Any]) -> str:
 
 
 def _next(run: Run, task: str) -> list[str]:
+    from ownlm.headed_refusal import example
+
     place = shlex.quote(str(run.path))
     use = {
+        "ner": example(run.path, "token-classification"),
         "chat": f"ownlm chat {place}",
         "translation": f'ownlm translate {place} "…" --to LANGUAGE',
         "summarization": f"ownlm summarize {place} FILE",
