@@ -17,7 +17,12 @@ def fields_tables() -> str:
     """A section for each route: what is honoured, what has no effect, what is refused and why."""
     parts = []
     for route, fields in ROUTES.items():
-        rows = [f"### POST {route}", "", "| field | treatment | value | default | meaning |", "|---|---|---|---|---|"]
+        rows = [
+            f"### POST {route}",
+            "",
+            "| field | treatment | value | default | meaning |",
+            "|---|---|---|---|---|",
+        ]
         rows += [_row(field) for field in fields]
         parts.append("\n".join(rows))
     return f"{START}\n\n" + "\n\n".join(parts) + f"\n\n{END}"

@@ -191,8 +191,7 @@ TABLE: dict[str, tuple[list[str], dict[str, Differs | str]]] = {
             "chat_template", "max_length", "overlong", "train_on", "validation", "max_steps", "num_train_epochs",
             "learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "seed",
             "per_device_train_batch_size", "gradient_accumulation_steps")},
-        **{name: TUNED_BY + "test_it_changes_the_log_and_the_folder" for name in (
-            "eval_rows", "eval_steps", "save_steps", "save_total_limit", "logging_steps")},
+        **dict.fromkeys(("eval_rows", "eval_steps", "save_steps", "save_total_limit", "logging_steps"), TUNED_BY + "test_it_changes_the_log_and_the_folder"),
         "allow_overlap": TUNED_BY + "test_overlap_is_allowed_when_asked_and_recorded",
         "minutes": TUNED_BY + "test_minutes_become_steps",
         "gradient_checkpointing": TUNED_BY + "test_memory_is_saved_without_changing_the_model",

@@ -252,9 +252,7 @@ def load(
     return loaded
 
 
-def _opened(
-    path: Path, device: str, dtype: str, max_context: int | None, backend: str | None
-) -> LoadedModel:
+def _opened(path: Path, device: str, dtype: str, max_context: int | None, backend: str | None) -> LoadedModel:
     from ownlm.machine.device import choose_device
 
     where = choose_device(device)

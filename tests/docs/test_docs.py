@@ -90,9 +90,7 @@ def wide_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", RUN_PAGES, ids=name)
-def test_the_commands_of_a_page_run(
-    page: Path, desk: Path, corpus: Path, run: Path, wide_run: Path
-) -> None:
+def test_the_commands_of_a_page_run(page: Path, desk: Path, corpus: Path, run: Path, wide_run: Path) -> None:
     teaches = "ownlm finetune" in page.read_text(encoding="utf-8")
     for folder in ({"corpus": corpus, "run": wide_run if teaches else run}).items():
         if folder[0] not in made_folders(page):

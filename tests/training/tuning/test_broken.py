@@ -147,6 +147,10 @@ def test_nothing_of_an_adapter_stays_in_a_run_that_replaces_it(talker, chats, tm
     there = {path.name for path in (tmp_path / "r").iterdir()}
     assert "model.safetensors" in there
     assert not there & {"adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"}
+    with pytest.raises(Refused, match="head for sequence-classification cannot learn chat as text"):
+        ownlm.finetune(
+            str(tmp_path / "r"), [chats], chat_template="chatml", **(options | {"output": tmp_path / "s"})
+        )
 
 
 def test_a_tokenizer_of_another_model_is_refused(talker, chats, tmp_path, text_folder):

@@ -17,6 +17,7 @@ from ownlm.headed_inputs import causal_rule
 from ownlm.headed_training import KIND_OF_TASK, head_labels
 from ownlm.model.checkpoint import load_config, read_config
 from ownlm.model.encoder_families import is_masked
+from ownlm.model.head_families import head_kind
 from ownlm.model.heads import HeadConfig
 from ownlm.tasks.dataset import DataSet, read_dataset, typed_name
 from ownlm.tasks.items import Item, Labelled, Question, Tagged
@@ -170,6 +171,13 @@ def _as_head(settings: Mapping[str, Any], data: DataSet, folder: Path) -> bool:
             where=folder,
             why="It does not write.",
             do=f"a task with a head: {', '.join(KIND_OF_TASK)}",
+        )
+    if (asked == "text" or not possible) and (kind := head_kind(read_config(folder))) is not None:
+        raise Refused(
+            f"a model with a head for {kind} cannot learn {data.task} as text.",
+            where=folder,
+            why="It does not write.",
+            do="the model that it was made from",
         )
     if asked == "text" and data.task == "ner":
         raise Refused("names are marked by a head.", where="--as text", do="leave it out")
