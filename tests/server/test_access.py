@@ -200,3 +200,11 @@ def test_a_foreign_host_is_refused_before_its_key_is_looked_at(model_folder):
             "/v1/models", headers={"host": "evil.example", "authorization": f"Bearer {KEY}"}
         )
         assert answer.status_code == 403
+
+
+def test_an_error_is_cut_to_its_size():
+    from ownlm.server.errors import ApiError
+    from ownlm.server.json_form import to_json
+
+    found = to_json(ApiError(400, "\x00" * 100_000, param="春" * 10_000).body())
+    assert len(found) < 8000

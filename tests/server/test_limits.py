@@ -191,6 +191,16 @@ def test_a_client_that_leaves_another_route(model_folder, slow, path):
         assert left.idle(1.0)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_after_a_stop_text_nothing_is_computed(model_folder, slow, n):
+    with live(model_folder) as server:
+        fields = LONG | {"temperature": 0, "n": n}
+        begin = server.ok(ROUTE, **fields | {"max_tokens": 8})["choices"][0]["text"]
+        found = server.ok(ROUTE, **fields, stop=begin[:3])
+        assert {choice["stop_reason"] for choice in found["choices"]} == {begin[:3]}
+        assert server.idle(0.5), "118 steps would take 2.4 s"
+
+
 def test_a_silent_stream_is_kept_open(model_folder, monkeypatch):
     from ownlm.engine.engine import Engine
 

@@ -193,7 +193,8 @@ def test_nothing_is_wider_than_a_phone(chromium, server, tmp_path, view):
     with seen(chromium, server.url, tmp_path, **PHONE) as page:
         page.open(view)
         wide = (
-            "() => [...document.querySelectorAll('body *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1"
+            "() => [...document.querySelectorAll('body *')].filter(one => (one.getBoundingClientRect().right > innerWidth + 1"
+            " || one.getBoundingClientRect().left < -1)"
             " && one.checkVisibility() && !one.closest('.wide, pre, .unseen, .skip')).map(one => one.outerHTML.slice(0, 100))"
         )
         assert page.page.evaluate(wide) == []

@@ -12,9 +12,12 @@ from ownlm.console.errors import Refused, UsageError
 from ownlm.corpus.batches import NOT_TRAINED
 from ownlm.corpus.tokenizer import Tokenizer
 from ownlm.tasks.dataset import read_dataset
-from ownlm.tasks.items import Pair
+from ownlm.tasks.items import Chat, Pair
 from ownlm.tasks.measure import Reader
 from ownlm.tasks.problems import Problems
+from ownlm.tasks.render import render_chat
+from ownlm.tasks.templates import find_template
+from ownlm.training.tuning.measuring import sample_of
 from ownlm.training.tuning.packed import Packed, fitted
 from ownlm.training.tuning.split import divided, on_both_sides, refuse_overlap
 from ownlm.training.tuning.texts import Text, texts_of
@@ -128,6 +131,26 @@ def test_a_file_that_is_named_so_is_held_out(tmp_path):
     second = write(tmp_path / "validation.jsonl", [{"prompt": f"v{n}", "completion": "a"} for n in range(3)])
     train, held_out = divided(read_dataset([first, second]), 0.5, 0)
     assert (len(train), len(held_out)) == (10, 3)
+
+
+def test_a_file_without_a_row_that_can_be_used_holds_nothing_out(tmp_path):
+    first = write(tmp_path / "train.jsonl", [{"prompt": f"q{n}", "completion": "a"} for n in range(40)])
+    second = write(tmp_path / "validation.jsonl", [{"text": f"v{n}", "label": "a"} for n in range(3)])
+    train, held_out = divided(read_dataset([first, second]), 0.5, 0)
+    assert len(train) + len(held_out) == 40 and 10 < len(held_out) < 30
+
+
+def test_a_sample_is_of_all_rows():
+    drawn = sample_of(range(1000), 50, 3)
+    assert len(drawn) == 50 and drawn == sorted(set(drawn)) and max(drawn) > 800
+    assert sample_of(range(10), 50, 3) == list(range(10))
+
+
+def test_a_long_conversation_is_read_in_time_that_grows_with_it(tokenizer):
+    """20,000 words; a quadratic step takes minutes."""
+    chat = Chat("d:1", ({"role": "user", "content": "x"}, {"role": "assistant", "content": "word " * 20_000}))
+    row = render_chat(chat, find_template(tokenizer, Path(), "chatml"), tokenizer)
+    assert len(row.ids) > 20_000 and sum(row.trained) > 20_000
 
 
 def test_held_out_rows_that_are_trained_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from ownlm.training.optimizer import Optimizer
 from ownlm.training.plan import TrainPlan
 from ownlm.training.tuning.forms import Example, LabelForm, Start, TextForm
 from ownlm.training.tuning.head_trainer import HeadRows, HeadTrainer
+from ownlm.training.tuning.measuring import sample_of
 from ownlm.training.tuning.packed import Packed
 from ownlm.training.tuning.texts import Text
 
@@ -52,7 +53,8 @@ def trainer_of(
     }  # fmt: skip
     if isinstance(source, HeadRows):
         most = plan.eval_rows * plan.per_device_train_batch_size
-        return HeadTrainer(**common, held_out=cast(Sequence[HeadExample], held_out[:most]))
+        drawn = sample_of(cast(Sequence[HeadExample], held_out), most, plan.seed)  # files are sorted by label
+        return HeadTrainer(**common, held_out=drawn)
     return Trainer(
         **common,
         gradients=FusedGradients(model, optimizer.iteration_dtype) if plan.fused else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ownlm.console import output as out
 from ownlm.console.errors import OwnlmError
@@ -15,8 +15,10 @@ from ownlm.tasks.items import Item
 if TYPE_CHECKING:
     from ownlm.evaluation.tasks.result import TaskResult
 
+Row = TypeVar("Row")
 
-def sample_of(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+
+def sample_of(items: Sequence[Row], most: int, seed: int) -> list[Row]:
     """At most so many rows, drawn from all of them, in their order."""
     if len(items) <= most:
         return list(items)
